@@ -1,0 +1,171 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "async/async.h"
+
+// HTTP/1.1 server and client with streamed bodies. Nothing holds a whole body: reads and writes wait for the
+// peer, which is the back-pressure. Only src/net sees Beast.
+namespace wrenn::net {
+
+class WebSocket;
+
+// Header fields in order; names compare without case.
+class Headers {
+ public:
+  void add(std::string name, std::string value);
+  void set(std::string name, std::string value);
+  void remove(std::string_view name);
+  // The first value; empty when absent.
+  std::string_view get(std::string_view name) const;
+  bool has(std::string_view name) const;
+  const std::vector<std::pair<std::string, std::string>>& all() const { return fields_; }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> fields_;
+};
+
+// A place to connect to or listen on.
+struct Endpoint {
+  std::string host;       // name or address; empty when unix_path is set
+  std::uint16_t port = 0; // 0: the kernel chooses (listening only)
+  std::string unix_path;
+  bool tls = false;
+
+  // Parses "host:port", ":port" (all interfaces when listening, localhost when connecting),
+  // "http://host[:port][/]", "https://...", "unix:/path". kInvalidArgument otherwise.
+  static Result<Endpoint> parse(std::string_view text);
+  std::string to_string() const;
+};
+
+struct RequestHead {
+  std::string method;
+  std::string target;  // origin form as received: "/path?query"
+  Headers headers;
+
+  // The decoded path, and a decoded query value; nullopt when absent or badly encoded.
+  std::string path() const;
+  std::optional<std::string> query(std::string_view name) const;
+};
+
+struct ResponseHead {
+  int status = 200;
+  Headers headers;
+};
+
+// A body being received. One reader at a time.
+class BodyReader {
+ public:
+  virtual ~BodyReader() = default;
+  // At most buffer.size() bytes; 0 at the end. kUnavailable when the peer went away.
+  virtual Task<std::size_t> read(std::span<char> buffer) = 0;
+};
+
+// Reads to the end; kResourceExhausted with reason "too_large" once more than `limit` bytes came.
+Task<std::string> read_all(BodyReader* body, std::size_t limit);
+
+// One request on a server connection. The handler answers by respond(), or by start() + write()* + finish(),
+// or takes the connection over by accept_websocket(). A handler that returns an error before answering gets
+// a plain 500; after start() the connection is cut, so a client never takes a half body for a whole one.
+class Exchange : public BodyReader {
+ public:
+  virtual const RequestHead& request() const = 0;
+  // "127.0.0.1:4242" or "unix".
+  virtual std::string peer() const = 0;
+  virtual Task<> respond(int status, Headers headers, std::string body) = 0;
+  // Sends the head at once. With Content-Length in `headers` the body is sent as it is, else chunked.
+  virtual Task<> start(int status, Headers headers) = 0;
+  virtual Task<> write(std::string bytes) = 0;
+  virtual Task<> finish() = 0;
+  virtual bool started() const = 0;
+  // Completes the upgrade; kInvalidArgument if the request is none.
+  virtual Task<std::unique_ptr<WebSocket>> accept_websocket() = 0;
+  // Waits until the client goes away (returns ok) or the caller is cancelled; must not run beside read().
+  // For handlers that must stop when their client left.
+  virtual Task<> wait_disconnect() = 0;
+};
+
+using Handler = std::function<Task<>(std::shared_ptr<Exchange>)>;
+
+struct TlsFiles {
+  std::string certificate;  // PEM chain
+  std::string key;          // PEM
+  std::string client_ca;    // PEM; set: peers must present a certificate it signed
+};
+
+struct ServerOptions {
+  std::size_t max_header_bytes = 64 * 1024;
+  std::size_t max_connections = 4096;  // further ones are refused with 503
+  Milliseconds header_timeout{10'000};
+  Milliseconds idle_timeout{620'000};  // keep-alive connections without a request
+  std::optional<TlsFiles> tls;
+};
+
+class HttpServer {
+ public:
+  HttpServer(asio::any_io_executor executor, Handler handler, ServerOptions options = {});
+  ~HttpServer();
+  // Binds; may be called several times. kAlreadyExists when the port is taken. Answers the bound endpoint.
+  Result<Endpoint> listen(const Endpoint& endpoint);
+  // Serves until cancelled or stop(); then stops accepting, lets requests in flight run for `grace`, cancels
+  // the rest, and returns when every connection is closed.
+  Task<> serve(Milliseconds grace = Milliseconds(5'000));
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// A response being received; dropping it before the end closes the connection.
+class ClientResponse : public BodyReader {
+ public:
+  virtual const ResponseHead& head() const = 0;
+};
+
+// A request whose body is being sent.
+class ClientRequest {
+ public:
+  virtual ~ClientRequest() = default;
+  virtual Task<> write(std::string bytes) = 0;
+  // Ends the body. Then, or meanwhile (a server may answer early), receive().
+  virtual Task<> finish() = 0;
+  virtual Task<std::unique_ptr<ClientResponse>> receive() = 0;
+};
+
+struct ClientOptions {
+  std::size_t max_idle_per_endpoint = 32;
+  Milliseconds connect_timeout{5'000};
+  Milliseconds idle_timeout{60'000};
+  std::optional<TlsFiles> tls;  // own certificate; client_ca is then the CA that servers must chain to
+};
+
+// Keep-alive connections by endpoint. A request on a reused connection that fails before any byte of the
+// response came is retried once on a new one if the request has no body or an idempotent method.
+class HttpClient {
+ public:
+  HttpClient(asio::any_io_executor executor, ClientOptions options = {});
+  ~HttpClient();
+  // Sends the head (Host is added). The body is chunked unless Content-Length is set; with
+  // no_body the request is complete at once.
+  enum class Body { kNone, kStream };
+  Task<std::unique_ptr<ClientRequest>> open(Endpoint endpoint, RequestHead head, Body body);
+  // Whole request in, response head out, body streamed.
+  Task<std::unique_ptr<ClientResponse>> send(Endpoint endpoint, RequestHead head, std::string body);
+  Task<std::unique_ptr<WebSocket>> websocket(Endpoint endpoint, RequestHead head);
+  // Closes idle connections (after a VM behind an address is gone).
+  void drop_idle(const Endpoint& endpoint);
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace wrenn::net
