@@ -47,9 +47,7 @@ std::optional<E> value_of(const Names<E, N>& names, std::string_view name) {
   return std::nullopt;
 }
 
-bool is_alnum(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
+bool is_alnum(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
 
 std::unexpected<Error> invalid(std::string_view field, std::string message) {
   return fail(Error(Code::kInvalidArgument, std::move(message)).with_field(std::string(field)));
@@ -116,7 +114,9 @@ Result<> check_vcpus(std::int64_t value) { return check_range("vcpus", value, kM
 Result<> check_memory_mb(std::int64_t value) {
   return check_range("memory_mb", value, kMinMemoryMb, kMaxMemoryMb);
 }
-Result<> check_timeout_sec(std::int64_t value) { return check_range("timeout_sec", value, 0, kMaxTimeoutSec); }
+Result<> check_timeout_sec(std::int64_t value) {
+  return check_range("timeout_sec", value, 0, kMaxTimeoutSec);
+}
 
 Result<> check_name(std::string_view field, std::string_view name) {
   const bool good =
