@@ -74,4 +74,4 @@ bench: build guest ## benchmarks on a real VM
 
 clean: ## remove everything the build made in this checkout
 	@rm -rf build/release build/sanitize build/release.configure.log build/sanitize.configure.log \
-	  build/tidy-cache build/check-cache builds
+	  build/check-cache builds

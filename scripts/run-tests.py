@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -29,17 +30,14 @@ def stream(command, env, limit_sec):
     counts = None
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                env=env, start_new_session=True)
-    deadline = time.monotonic() + limit_sec
     timer_fired = False
-    os.set_blocking(process.stdout.fileno(), True)
-    import threading
 
     def expire():
         nonlocal timer_fired
         timer_fired = True
         os.killpg(process.pid, 15)
 
-    timer = threading.Timer(max(1, deadline - time.monotonic()), expire)
+    timer = threading.Timer(limit_sec, expire)
     timer.start()
     for line in process.stdout:
         sys.stdout.write(line)
