@@ -70,7 +70,7 @@ void Database::roll_back(soci::session& sql) noexcept {
 
 Database::Session Database::connect() const {
   if (kind_ == Kind::kSqlite) {
-    auto session = std::make_unique<soci::session>(soci::sqlite3, "dbname='" + url_ + "'");
+    auto session = std::make_unique<soci::session>(soci::sqlite3, "dbname=\"" + url_ + "\"");
     *session << "PRAGMA busy_timeout = " + std::to_string(kBusyTimeoutMs);
     *session << "PRAGMA journal_mode = WAL";
     *session << "PRAGMA synchronous = NORMAL";

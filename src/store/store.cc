@@ -108,7 +108,7 @@ Store::Store(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Store::~Store() = default;
 
 Result<std::unique_ptr<Store>> Store::open(std::string url, asio::thread_pool* pool) {
-  if (url.empty() || url.find('\'') != std::string::npos) {
+  if (url.empty() || url.find('"') != std::string::npos) {
     return fail(Code::kInvalidArgument,
                 "DATABASE_URL must be a postgres:// URL or the path of an SQLite file");
   }
