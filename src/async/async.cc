@@ -186,6 +186,35 @@ Task<> Condition::wait_until(std::optional<Milliseconds> limit) {
   co_return fail(canceled_error());
 }
 
+Task<> run_until(Task<> work, Task<> stop) {
+  auto executor = co_await asio::this_coro::executor;
+  struct Shared {
+    explicit Shared(const asio::any_io_executor& ex) : changed(ex) {}
+    Condition changed;
+    std::optional<Result<>> result;
+    bool stopped = false;
+  } shared(executor);
+  auto run_work = [](Task<> inner, Shared* out) -> Task<> {
+    out->result = co_await std::move(inner);
+    out->changed.notify_all();
+    co_return Result<>{};
+  };
+  auto run_stop = [](Task<> inner, Shared* out) -> Task<> {
+    out->stopped = (co_await std::move(inner)).has_value();
+    if (out->stopped) out->changed.notify_all();
+    co_return Result<>{};
+  };
+  Nursery both(executor);
+  both.spawn("work", run_work(std::move(work), &shared));
+  both.spawn("stop", run_stop(std::move(stop), &shared));
+  while (!shared.result && !shared.stopped) {
+    if (!co_await shared.changed.wait()) break;
+  }
+  co_await both.cancel_and_join();
+  if (!shared.result) co_return fail(canceled_error());
+  co_return std::move(*shared.result);
+}
+
 // ---- Mutex
 
 Task<Mutex::Guard> Mutex::lock() {

@@ -93,6 +93,10 @@ Task<T> shielded(Task<T> task) {
   co_return std::move(*result);
 }
 
+// Runs `work`, cancelling it as soon as `stop` returns without an error; answers work's result once both
+// have returned.
+Task<> run_until(Task<> work, Task<> stop);
+
 // Runs blocking `work` (a callable returning Result<T>) on the pool and resumes here. Cannot be cancelled:
 // it answers when the work is done, so the work itself must be bounded.
 template <class Work>

@@ -91,6 +91,17 @@ TEST(Async, ShieldedWorkOutlivesCancellation) {
   EXPECT_TRUE(finished);
 }
 
+TEST(Async, RunUntilCancelsTheWorkWhenToldToStop) {
+  Loop loop(1);
+  const auto nap = [](int ms) -> Task<> { co_return co_await sleep_for(milliseconds(ms)); };
+  const auto broken = []() -> Task<> { co_return fail(Code::kUnavailable, "no watcher"); };
+  const Result<> stopped = loop.run_plain(run_until(nap(60'000), nap(5)));
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().code(), Code::kCanceled);
+  EXPECT_TRUE(loop.run_plain(run_until(nap(5), nap(60'000))));
+  EXPECT_TRUE(loop.run_plain(run_until(nap(5), broken()))) << "a failed watcher stops nothing";
+}
+
 TEST(Async, MutexIsFairAndSurvivesAbandonedWaiters) {
   Loop loop(1);
   std::string order;

@@ -80,6 +80,11 @@ Error&& Error::with_field(std::string field) && {
   return std::move(*this);
 }
 
+Error&& Error::with_detail(ErrorDetail detail) && {
+  details_.push_back(std::move(detail));
+  return std::move(*this);
+}
+
 Error&& Error::in(std::string_view context) && {
   message_ = fmt::format("{}: {}", context, message_);
   return std::move(*this);

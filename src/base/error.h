@@ -1,9 +1,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace wrenn {
 
@@ -32,6 +32,12 @@ std::string_view code_name(Code code);
 // The inverse of code_name; kUnknown for any other text.
 Code code_from_name(std::string_view name);
 
+// An opaque typed message that crosses process boundaries with an error: a protobuf type name and its bytes.
+struct ErrorDetail {
+  std::string type;
+  std::string value;
+};
+
 // A failure as a value: what class it is, a sentence for a person (never a secret), and, where callers
 // branch on it, a stable machine-readable reason such as "disk_full" which crosses process boundaries.
 class Error {
@@ -47,8 +53,11 @@ class Error {
   // errno of the failed system call; 0 if there was none.
   int sys_errno() const { return sys_errno_; }
 
+  const std::vector<ErrorDetail>& details() const { return details_; }
+
   Error&& with_reason(std::string reason) &&;
   Error&& with_field(std::string field) &&;
+  Error&& with_detail(ErrorDetail detail) &&;
   // Puts "context: " before the message; class, reason and errno stay.
   Error&& in(std::string_view context) &&;
 
@@ -65,6 +74,7 @@ class Error {
   std::string message_;
   std::string reason_;
   std::string field_;
+  std::vector<ErrorDetail> details_;
 };
 
 }  // namespace wrenn

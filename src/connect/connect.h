@@ -140,8 +140,17 @@ class Router {
   std::unique_ptr<State> state_;
 };
 
+struct ResponseMetadata {
+  net::Headers headers;
+  net::Headers trailers;
+};
+
 struct CallOptions {
   net::Headers headers;
+  // A side-effect-free unary call as HTTP GET.
+  bool get = false;
+  // Where a unary call's response metadata goes; unset: dropped.
+  std::shared_ptr<ResponseMetadata> metadata;
   // Sent as Connect-Timeout-Ms and enforced here too. Unset: no deadline (streams); unary calls get 60 s.
   std::optional<Milliseconds> timeout;
 };
