@@ -1,0 +1,172 @@
+#include "agent/service.h"
+
+#include <fmt/format.h>
+
+#include "agent/limits.h"
+#include "base/bytes.h"
+#include "sandbox/limits.h"
+
+namespace wrenn::agent {
+
+namespace {
+
+std::string procedure(std::string_view method) {
+  return fmt::format("/hostagent.v1.HostAgentService/{}", method);
+}
+
+connect::ServerOptions with_limit(std::size_t bytes) {
+  connect::ServerOptions options;
+  options.max_message_bytes = bytes;
+  return options;
+}
+
+}  // namespace
+
+Service::Service(sandbox::Manager* manager, std::string secret)
+    : manager_(manager),
+      secret_(std::move(secret)),
+      router_(with_limit(kMaxMessageBytes)),
+      bulk_(with_limit(sandbox::kMaxFileBytes + kMaxMessageBytes)) {
+  add_lifecycle();
+  add_exec();
+  add_files();
+}
+
+bool Service::authorized(const net::RequestHead& head) const {
+  if (secret_.empty()) return true;
+  constexpr std::string_view kScheme = "Bearer ";
+  const std::string_view given = head.headers.get("Authorization");
+  return given.size() > kScheme.size() && ascii_iequal(given.substr(0, kScheme.size()), kScheme) &&
+         equal_constant_time(given.substr(kScheme.size()), secret_);
+}
+
+Task<> Service::handle(std::shared_ptr<net::Exchange> exchange) {
+  const std::string path = exchange->request().path();
+  net::Headers headers;
+  if (path == "/health") {
+    headers.set("Content-Type", "application/json");
+    co_return co_await exchange->respond(200, std::move(headers), R"({"status":"ok"})");
+  }
+  if (!authorized(exchange->request())) {
+    headers.set("Content-Type", "application/json");
+    headers.set("Connection", "close");
+    co_return co_await exchange->respond(
+        401, std::move(headers),
+        R"({"code":"unauthenticated","message":"a valid bearer secret is required"})");
+  }
+  if (router_.knows(path)) co_return co_await router_.handle(std::move(exchange));
+  if (bulk_.knows(path)) co_return co_await bulk_.handle(std::move(exchange));
+  headers.set("Content-Type", "application/json");
+  co_return co_await exchange->respond(404, std::move(headers),
+                                       R"({"code":"unimplemented","message":"no such procedure"})");
+}
+
+// ---- life cycle
+
+void Service::add_lifecycle() {
+  using connect::Context;
+  router_.unary<pb::CreateSandboxRequest, pb::CreateSandboxResponse>(
+      procedure("CreateSandbox"),
+      [this](Context, pb::CreateSandboxRequest request) { return create(std::move(request)); });
+  router_.unary<pb::DestroySandboxRequest, pb::DestroySandboxResponse>(
+      procedure("DestroySandbox"),
+      [this](Context, pb::DestroySandboxRequest request) -> Task<pb::DestroySandboxResponse> {
+        const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+        CO_TRY(co_await sandbox->destroy());
+        co_return pb::DestroySandboxResponse();
+      });
+  router_.unary<pb::PauseSandboxRequest, pb::PauseSandboxResponse>(
+      procedure("PauseSandbox"),
+      [this](Context, pb::PauseSandboxRequest request) -> Task<pb::PauseSandboxResponse> {
+        const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+        CO_TRY(co_await sandbox->pause());
+        co_return pb::PauseSandboxResponse();
+      });
+  router_.unary<pb::ResumeSandboxRequest, pb::ResumeSandboxResponse>(
+      procedure("ResumeSandbox"),
+      [this](Context, pb::ResumeSandboxRequest request) { return resume(std::move(request)); });
+  router_.unary<pb::ListSandboxesRequest, pb::ListSandboxesResponse>(
+      procedure("ListSandboxes"),
+      [this](Context, pb::ListSandboxesRequest) -> Task<pb::ListSandboxesResponse> { co_return list(); });
+  router_.unary<pb::AcknowledgeAutoPausedRequest, pb::AcknowledgeAutoPausedResponse>(
+      procedure("AcknowledgeAutoPaused"),
+      [this](Context, pb::AcknowledgeAutoPausedRequest request) -> Task<pb::AcknowledgeAutoPausedResponse> {
+        CO_TRY(co_await manager_->acknowledge_auto_paused(
+            {request.sandbox_ids().begin(), request.sandbox_ids().end()}));
+        co_return pb::AcknowledgeAutoPausedResponse();
+      });
+  router_.unary<pb::CreateSnapshotRequest, pb::CreateSnapshotResponse>(
+      procedure("CreateSnapshot"),
+      [this](Context, pb::CreateSnapshotRequest request) { return create_snapshot(std::move(request)); });
+  router_.unary<pb::DeleteSnapshotRequest, pb::DeleteSnapshotResponse>(
+      procedure("DeleteSnapshot"),
+      [this](Context, pb::DeleteSnapshotRequest request) -> Task<pb::DeleteSnapshotResponse> {
+        CO_TRY(co_await async::shielded(manager_->templates().remove(request.name())));
+        co_return pb::DeleteSnapshotResponse();
+      });
+  router_.unary<pb::PingSandboxRequest, pb::PingSandboxResponse>(
+      procedure("PingSandbox"),
+      [this](Context, pb::PingSandboxRequest request) -> Task<pb::PingSandboxResponse> {
+        const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+        CO_TRY(sandbox->ping());
+        co_return pb::PingSandboxResponse();
+      });
+}
+
+Task<pb::CreateSandboxResponse> Service::create(pb::CreateSandboxRequest request) {
+  sandbox::CreateSpec spec;
+  spec.template_name = request.template_();
+  spec.vcpus = request.vcpus();
+  spec.memory_mib = request.memory_mb();
+  spec.timeout_sec = request.timeout_sec();
+  spec.id = request.sandbox_id();
+  const auto sandbox = CO_TRY(co_await manager_->create(std::move(spec)));
+  pb::CreateSandboxResponse response;
+  response.set_sandbox_id(sandbox->record().id);
+  response.set_status("running");
+  response.set_host_ip(sandbox->host_ip());
+  co_return response;
+}
+
+Task<pb::ResumeSandboxResponse> Service::resume(pb::ResumeSandboxRequest request) {
+  CO_TRY(model::check_timeout_sec(request.timeout_sec()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  CO_TRY(co_await sandbox->resume(request.timeout_sec()));
+  pb::ResumeSandboxResponse response;
+  response.set_sandbox_id(sandbox->record().id);
+  response.set_status("running");
+  response.set_host_ip(sandbox->host_ip());
+  co_return response;
+}
+
+pb::ListSandboxesResponse Service::list() const {
+  constexpr std::int64_t kMsPerSecond = 1000;
+  pb::ListSandboxesResponse response;
+  for (const auto& sandbox : manager_->list()) {
+    const sandbox::Record& record = sandbox->record();
+    auto* info = response.add_sandboxes();
+    info->set_sandbox_id(record.id);
+    info->set_status(std::string(model::host_status_name(sandbox->status())));
+    info->set_template_(record.template_name);
+    info->set_vcpus(record.vcpus);
+    info->set_memory_mb(record.memory_mib);
+    info->set_host_ip(sandbox->host_ip());
+    info->set_created_at_unix(record.created_ms / kMsPerSecond);
+    info->set_last_active_at_unix(sandbox->last_active_ms() / kMsPerSecond);
+    info->set_timeout_sec(static_cast<std::int32_t>(record.timeout_sec));
+  }
+  for (auto& id : manager_->auto_paused()) response.add_auto_paused_sandbox_ids(std::move(id));
+  return response;
+}
+
+Task<pb::CreateSnapshotResponse> Service::create_snapshot(pb::CreateSnapshotRequest request) {
+  CO_TRY(model::check_name("name", request.name()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  const std::uint64_t bytes = CO_TRY(co_await sandbox->capture(request.name()));
+  pb::CreateSnapshotResponse response;
+  response.set_name(request.name());
+  response.set_size_bytes(static_cast<std::int64_t>(bytes));
+  co_return response;
+}
+
+}  // namespace wrenn::agent

@@ -1,0 +1,208 @@
+// The calls that work inside a guest: commands and files.
+#include <fmt/format.h>
+
+#include "agent/limits.h"
+#include "agent/service.h"
+#include "sandbox/limits.h"
+
+namespace wrenn::agent {
+namespace {
+
+using sandbox::ExecSpec;
+using sandbox::Sandbox;
+using SandboxPtr = std::shared_ptr<Sandbox>;
+
+std::string procedure(std::string_view method) {
+  return fmt::format("/hostagent.v1.HostAgentService/{}", method);
+}
+
+// Bodies of operations: they run inside Sandbox::operate, which may drop them at any wait.
+
+Task<sandbox::ExecOutput> exec_body(SandboxPtr sandbox, ExecSpec spec) {
+  co_return co_await sandbox->guest()->exec(std::move(spec), sandbox->dropping());
+}
+
+pb::ExecStreamResponse to_stream_event(const process::ProcessEvent& event) {
+  pb::ExecStreamResponse out;
+  if (event.has_start()) out.mutable_start()->set_pid(event.start().pid());
+  if (event.has_data() && event.data().has_stdout()) out.mutable_data()->set_stdout(event.data().stdout());
+  if (event.has_data() && event.data().has_stderr()) out.mutable_data()->set_stderr(event.data().stderr());
+  if (event.has_end()) {
+    out.mutable_end()->set_exit_code(event.end().exit_code());
+    out.mutable_end()->set_error(event.end().error());
+  }
+  return out;
+}
+
+Task<> relay_events(sandbox::GuestProcess* process, connect::Writer<pb::ExecStreamResponse> out) {
+  while (true) {
+    const auto event = CO_TRY(co_await process->next());
+    if (!event) co_return Result<>{};
+    pb::ExecStreamResponse response = to_stream_event(*event);
+    if (response.event_case() != pb::ExecStreamResponse::EVENT_NOT_SET)
+      CO_TRY(co_await out.send(std::move(response)));
+  }
+}
+
+Task<> exec_stream_body(SandboxPtr sandbox, ExecSpec spec, connect::Writer<pb::ExecStreamResponse> out) {
+  const auto dropping = sandbox->dropping();
+  const auto process = CO_TRY(co_await sandbox->guest()->start(std::move(spec)));
+  Result<> relayed = co_await relay_events(process.get(), out);
+  // The client went away or took too long: its command does not go on without it. A pause, though, keeps it.
+  if (!relayed && !*dropping) co_await async::shielded(process->kill());
+  co_return relayed;
+}
+
+Task<> write_file_body(SandboxPtr sandbox, pb::WriteFileRequest request) {
+  const auto upload = CO_TRY(co_await sandbox->guest()->upload(request.path()));
+  const std::string& content = request.content();
+  for (std::size_t at = 0; at < content.size(); at += sandbox::kFileChunkBytes) {
+    CO_TRY(co_await upload->write(content.substr(at, sandbox::kFileChunkBytes)));
+  }
+  co_return co_await upload->finish();
+}
+
+Task<> write_stream_body(SandboxPtr sandbox, std::string path,
+                         connect::Reader<pb::WriteFileStreamRequest> in) {
+  const auto upload = CO_TRY(co_await sandbox->guest()->upload(std::move(path)));
+  while (auto message = CO_TRY(co_await in.receive())) {
+    if (!message->has_chunk()) co_return fail(Code::kInvalidArgument, "only the first message carries meta");
+    if (message->chunk().size() > sandbox::kMaxUploadChunkBytes) {
+      co_return fail(Error(Code::kInvalidArgument, "a chunk is longer than 1 MiB").with_field("chunk"));
+    }
+    if (!message->chunk().empty()) CO_TRY(co_await upload->write(std::move(*message->mutable_chunk())));
+  }
+  co_return co_await upload->finish();
+}
+
+Task<std::string> read_file_body(SandboxPtr sandbox, std::string path) {
+  const auto response = CO_TRY(co_await sandbox->guest()->download(std::move(path)));
+  co_return co_await net::read_all(response.get(), sandbox::kMaxFileBytes);
+}
+
+Task<> read_stream_body(SandboxPtr sandbox, std::string path,
+                        connect::Writer<pb::ReadFileStreamResponse> out) {
+  const auto response = CO_TRY(co_await sandbox->guest()->download(std::move(path)));
+  std::string buffer(sandbox::kFileChunkBytes, '\0');
+  while (true) {
+    const std::size_t n = CO_TRY(co_await response->read(std::span<char>(buffer.data(), buffer.size())));
+    if (n == 0) co_return Result<>{};
+    pb::ReadFileStreamResponse message;
+    message.set_chunk(buffer.substr(0, n));
+    CO_TRY(co_await out.send(std::move(message)));
+  }
+}
+
+template <class Request>
+Result<ExecSpec> exec_spec(const Request& request, std::int64_t default_timeout) {
+  if (request.cmd().empty()) return fail(Error(Code::kInvalidArgument, "cmd is required").with_field("cmd"));
+  if (request.args_size() > static_cast<int>(model::kMaxArgs)) {
+    return fail(
+        Error(Code::kInvalidArgument, fmt::format("args must have at most {} entries", model::kMaxArgs))
+            .with_field("args"));
+  }
+  TRY(model::check_range("timeout_sec", request.timeout_sec(), 0, model::kMaxExecTimeoutSec));
+  ExecSpec spec;
+  spec.cmd = request.cmd();
+  std::size_t bytes = spec.cmd.size();
+  for (const auto& arg : request.args()) bytes += arg.size();
+  if (bytes > model::kMaxCommandBytes) {
+    return fail(Error(Code::kInvalidArgument,
+                      fmt::format("cmd and args must have at most {} bytes", model::kMaxCommandBytes))
+                    .with_field("cmd"));
+  }
+  spec.args.assign(request.args().begin(), request.args().end());
+  const std::int64_t timeout = request.timeout_sec() == 0 ? default_timeout : request.timeout_sec();
+  if (timeout > 0) spec.limit = Milliseconds(std::chrono::seconds(timeout));
+  return spec;
+}
+
+}  // namespace
+
+void Service::add_exec() {
+  using connect::Context;
+  router_.unary<pb::ExecRequest, pb::ExecResponse>(
+      procedure("Exec"), [this](Context, pb::ExecRequest request) { return exec(std::move(request)); });
+  router_.server_stream<pb::ExecStreamRequest, pb::ExecStreamResponse>(
+      procedure("ExecStream"),
+      [this](Context, pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out) {
+        return exec_stream(std::move(request), out);
+      });
+}
+
+void Service::add_files() {
+  using connect::Context;
+  bulk_.unary<pb::WriteFileRequest, pb::WriteFileResponse>(
+      procedure("WriteFile"), [this](Context, pb::WriteFileRequest request) -> Task<pb::WriteFileResponse> {
+        CO_TRY(co_await write_file(std::move(request)));
+        co_return pb::WriteFileResponse();
+      });
+  bulk_.unary<pb::ReadFileRequest, pb::ReadFileResponse>(
+      procedure("ReadFile"),
+      [this](Context, pb::ReadFileRequest request) { return read_file(std::move(request)); });
+  router_.client_stream<pb::WriteFileStreamRequest, pb::WriteFileStreamResponse>(
+      procedure("WriteFileStream"),
+      [this](Context, connect::Reader<pb::WriteFileStreamRequest> in) -> Task<pb::WriteFileStreamResponse> {
+        CO_TRY(co_await write_stream(in));
+        co_return pb::WriteFileStreamResponse();
+      });
+  router_.server_stream<pb::ReadFileStreamRequest, pb::ReadFileStreamResponse>(
+      procedure("ReadFileStream"),
+      [this](Context, pb::ReadFileStreamRequest request, connect::Writer<pb::ReadFileStreamResponse> out) {
+        return read_stream(std::move(request), out);
+      });
+}
+
+Task<pb::ExecResponse> Service::exec(pb::ExecRequest request) {
+  ExecSpec spec = CO_TRY(exec_spec(request, model::kDefaultExecTimeoutSec));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  auto output = CO_TRY(co_await sandbox->operate(exec_body(sandbox, std::move(spec))));
+  pb::ExecResponse response;
+  response.set_stdout(std::move(output.stdout_bytes));
+  response.set_stderr(std::move(output.stderr_bytes));
+  response.set_exit_code(output.exit_code);
+  co_return response;
+}
+
+Task<> Service::exec_stream(pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out) {
+  ExecSpec spec = CO_TRY(exec_spec(request, 0));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(exec_stream_body(sandbox, std::move(spec), out));
+}
+
+Task<> Service::write_file(pb::WriteFileRequest request) {
+  CO_TRY(model::check_path("path", request.path()));
+  if (request.content().size() > sandbox::kMaxFileBytes) {
+    co_return fail(Error(Code::kResourceExhausted, "content is longer than 100 MiB; use the stream")
+                       .with_reason("too_large")
+                       .with_field("content"));
+  }
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(write_file_body(sandbox, std::move(request)));
+}
+
+Task<pb::ReadFileResponse> Service::read_file(pb::ReadFileRequest request) {
+  CO_TRY(model::check_path("path", request.path()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  pb::ReadFileResponse response;
+  response.set_content(CO_TRY(co_await sandbox->operate(read_file_body(sandbox, request.path()))));
+  co_return response;
+}
+
+Task<> Service::write_stream(connect::Reader<pb::WriteFileStreamRequest> in) {
+  const auto first = CO_TRY(co_await in.receive());
+  if (!first || !first->has_meta())
+    co_return fail(Code::kInvalidArgument, "the first message must carry meta");
+  CO_TRY(model::check_path("path", first->meta().path()));
+  const auto sandbox = CO_TRY(manager_->find(first->meta().sandbox_id()));
+  co_return co_await sandbox->operate(write_stream_body(sandbox, first->meta().path(), in));
+}
+
+Task<> Service::read_stream(pb::ReadFileStreamRequest request,
+                            connect::Writer<pb::ReadFileStreamResponse> out) {
+  CO_TRY(model::check_path("path", request.path()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(read_stream_body(sandbox, request.path(), out));
+}
+
+}  // namespace wrenn::agent

@@ -1,0 +1,83 @@
+// The host agent: VMs, disks, networks and snapshots of one host, served to the control plane by RPC.
+#include <cstdio>
+#include <string_view>
+
+#include "agent/config.h"
+#include "agent/limits.h"
+#include "agent/service.h"
+#include "async/async.h"
+#include "base/log.h"
+#include "sandbox/manager.h"
+
+namespace {
+
+using wrenn::Result;
+using wrenn::Task;
+
+constexpr int kUsageError = 2;
+constexpr char kUsage[] =
+    "usage: wrenn-agent [serve | prepare]\n"
+    "  serve    answer the control plane (default)\n"
+    "  prepare  make the default template's snapshot, then exit\n"
+    "Settings come from the environment; see .env.example.\n";
+
+Task<> serve_rpc(wrenn::sandbox::Manager* manager, const wrenn::agent::AgentConfig* config,
+                 wrenn::async::Loop* loop) {
+  wrenn::agent::Service service(manager, config->secret);
+  wrenn::net::ServerOptions options;
+  options.tls = config->tls;
+  wrenn::net::HttpServer server(
+      loop->executor(), [&service](auto exchange) { return service.handle(std::move(exchange)); }, options);
+  wrenn::net::Endpoint endpoint = config->listen;
+  endpoint.tls = config->tls.has_value();
+  const auto bound = CO_TRY(server.listen(endpoint));
+  wrenn::async::Nursery reaper(loop->executor());
+  reaper.spawn("reaper", manager->reap());
+  wrenn::log::info("listening on {}", bound.to_string());
+  const Result<> served = co_await server.serve();
+  co_await reaper.cancel_and_join();
+  if (!served && served.error().code() != wrenn::Code::kCanceled) co_return served;
+  co_return Result<>{};
+}
+
+Task<> prepare(wrenn::sandbox::Manager* manager) {
+  co_return co_await manager->prepare(
+      [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
+}
+
+Task<> run(std::string command, const wrenn::agent::AgentConfig* config, wrenn::async::Loop* loop) {
+  wrenn::sandbox::Manager manager(loop->executor(), &loop->pool(), config->sandbox);
+  Result<> result = co_await manager.start();
+  if (result && command == "serve") result = co_await serve_rpc(&manager, config, loop);
+  if (result && command == "prepare") result = co_await prepare(&manager);
+  const Result<> stopped = co_await wrenn::async::shielded(manager.stop());
+  if (!stopped) wrenn::log::warn("{}", stopped.error().to_string());
+  co_return result;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string command = argc > 1 ? argv[1] : "serve";
+  if (command == "-h" || command == "--help") {
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
+  if (argc > 2 || (command != "serve" && command != "prepare")) {
+    std::fputs(kUsage, stderr);
+    return kUsageError;
+  }
+  const auto config = wrenn::agent::read_config(wrenn::agent::process_env);
+  if (!config) {
+    std::fprintf(stderr, "wrenn-agent: %s\n", config.error().message().c_str());
+    return kUsageError;
+  }
+  wrenn::log::configure("agent", config->log_level);
+  wrenn::async::Loop loop(wrenn::agent::kPoolThreads);
+  const Result<> result = loop.run(run(command, &*config, &loop));
+  if (!result && result.error().code() != wrenn::Code::kCanceled) {
+    wrenn::log::error("{}", result.error().to_string());
+    return 1;
+  }
+  return 0;
+}

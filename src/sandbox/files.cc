@@ -1,0 +1,47 @@
+#include "sandbox/files.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/bytes.h"
+#include "sys/file.h"
+
+namespace wrenn::sandbox {
+
+Result<> replace_file(const std::string& path, std::string_view content) {
+  const std::string temporary = random_id(path + ".new-");
+  Result<> written = sys::write_file(temporary, content, 0600);
+  if (written) written = sys::rename_file(temporary, path);
+  if (!written) ::unlink(temporary.c_str());
+  return written;
+}
+
+Result<> link_or_copy(const std::string& from, const std::string& to) {
+  TRY(sys::remove_file(to));
+  if (::link(from.c_str(), to.c_str()) == 0) return {};
+  if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + from);
+  return sys::copy_sparse(from, to);
+}
+
+std::uint64_t allocated_bytes(const std::string& dir) {
+  std::uint64_t total = 0;
+  const auto names = sys::list_dir(dir);
+  if (!names) return 0;
+  for (const auto& name : *names) {
+    struct stat st{};
+    if (::lstat((dir + "/" + name).c_str(), &st) == 0)
+      total += static_cast<std::uint64_t>(st.st_blocks) * 512;
+  }
+  return total;
+}
+
+Result<std::string> file_identity(const std::string& path) {
+  struct stat st{};
+  if (::stat(path.c_str(), &st) != 0) return fail_errno("stat " + path);
+  return fmt::format("{}-{}.{:09}", st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+}  // namespace wrenn::sandbox

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+// Blocking file helpers of the sandbox layer, beside those of sys/file.h.
+namespace wrenn::sandbox {
+
+// Replaces `path` (mode 0600) whole or not at all as other processes see it; nothing is fsynced.
+Result<> replace_file(const std::string& path, std::string_view content);
+// A hard link, or a sparse copy where the two folders are on different filesystems. Replaces `to`.
+Result<> link_or_copy(const std::string& from, const std::string& to);
+// Bytes that the files of a folder occupy.
+std::uint64_t allocated_bytes(const std::string& dir);
+// Size and modification time, which tell one version of a big file from another without reading it.
+Result<std::string> file_identity(const std::string& path);
+
+}  // namespace wrenn::sandbox

@@ -1,0 +1,281 @@
+#include "sandbox/guest_client.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <boost/json.hpp>
+#include <chrono>
+
+#include "async/async.h"
+#include "sandbox/limits.h"
+
+namespace wrenn::sandbox {
+namespace {
+
+namespace json = boost::json;
+using Clock = std::chrono::steady_clock;
+
+std::string rfc3339_now() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now);
+  const auto nanos = std::chrono::duration_cast<std::chrono::nanoseconds>(now - seconds).count();
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:09}Z", fmt::gmtime(static_cast<std::time_t>(seconds.count())),
+                     nanos);
+}
+
+std::string percent_encode(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '_' || c == '.' || c == '~' || c == '/';
+    if (plain) {
+      out += c;
+    } else {
+      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return out;
+}
+
+net::Headers token_headers(const std::string& token) {
+  net::Headers headers;
+  if (!token.empty()) headers.set("X-Access-Token", token);
+  return headers;
+}
+
+net::Endpoint guest_endpoint(std::string host_ip) {
+  net::Endpoint endpoint;
+  endpoint.host = std::move(host_ip);
+  endpoint.port = kEnvdPort;
+  return endpoint;
+}
+
+connect::ClientOptions connect_options(const std::string& token) {
+  connect::ClientOptions options;
+  options.headers = token_headers(token);
+  return options;
+}
+
+bool is_success(int status) { return status >= 200 && status < 300; }
+
+Milliseconds left(Clock::time_point deadline) {
+  return std::max(Milliseconds(1), std::chrono::duration_cast<Milliseconds>(deadline - Clock::now()));
+}
+
+Code code_of_status(int status) {
+  switch (status) {
+    case 400:
+      return Code::kInvalidArgument;
+    case 401:
+      return Code::kUnauthenticated;
+    case 403:
+      return Code::kPermissionDenied;
+    case 404:
+      return Code::kNotFound;
+    case 409:
+      return Code::kAlreadyExists;
+    case 413:
+    case 507:
+      return Code::kResourceExhausted;
+    case 503:
+      return Code::kUnavailable;
+    default:
+      return Code::kInternal;
+  }
+}
+
+}  // namespace
+
+Error guest_http_error(int status, std::string_view body) {
+  std::string message = fmt::format("the guest answered {}", status);
+  boost::system::error_code ec;
+  const json::value value = json::parse(body, ec);
+  if (!ec && value.is_object()) {
+    const json::value* text = value.get_object().if_contains("message");
+    if (text != nullptr && text->is_string()) message = std::string(text->get_string());
+  }
+  Error error(code_of_status(status), std::move(message));
+  if (status == 507) return std::move(error).with_reason("disk_full");
+  if (status == 413) return std::move(error).with_reason("too_large");
+  return error;
+}
+
+// ---- processes
+
+Task<std::optional<process::ProcessEvent>> GuestProcess::next() {
+  if (ended_) co_return std::optional<process::ProcessEvent>{};
+  process::StartResponse response;
+  if (!CO_TRY(co_await call_->receive(&response))) {
+    co_return fail(Code::kUnavailable, "the guest ended the stream before the process ended");
+  }
+  if (response.event().has_start()) pid_ = response.event().start().pid();
+  if (response.event().has_end()) ended_ = true;
+  co_return std::optional<process::ProcessEvent>(std::move(*response.mutable_event()));
+}
+
+Task<> GuestProcess::kill() {
+  if (ended_ || pid_ == 0) co_return Result<>{};
+  co_return co_await async::with_timeout(guest_->signal_kill(pid_), kKillProcessLimit, "killing the process");
+}
+
+// ---- files
+
+Task<> GuestUpload::write(std::string bytes) {
+  Result<> written = co_await request_->write(std::move(bytes));
+  if (written || written.error().code() == Code::kCanceled) co_return written;
+  // A guest that refuses an upload answers before it has read all of it.
+  Result<> answer = co_await finish();
+  if (!answer) co_return answer;
+  co_return written;
+}
+
+Task<> GuestUpload::finish() {
+  // Fails when the guest closed its side; its answer then says why.
+  const Result<> ended = co_await request_->finish();
+  auto response = co_await request_->receive();
+  if (!response) co_return fail(ended ? response.error() : ended.error());
+  const int status = (*response)->head().status;
+  const std::string body = CO_TRY(co_await net::read_all(response->get(), kMaxEnvdAnswerBytes));
+  if (!is_success(status)) co_return fail(guest_http_error(status, body));
+  co_return Result<>{};
+}
+
+// ---- the client
+
+GuestClient::GuestClient(std::shared_ptr<net::HttpClient> http, std::string host_ip, std::string token)
+    : http_(http),
+      endpoint_(guest_endpoint(std::move(host_ip))),
+      token_(std::move(token)),
+      connect_(std::move(http), endpoint_, connect_options(token_)) {}
+
+net::RequestHead GuestClient::head(std::string method, std::string target) const {
+  return net::RequestHead{std::move(method), std::move(target), token_headers(token_)};
+}
+
+void GuestClient::drop_connections() { http_->drop_idle(endpoint_); }
+
+Task<> GuestClient::simple(std::string method, std::string target, std::string body) {
+  net::RequestHead request = head(std::move(method), std::move(target));
+  if (!body.empty()) request.headers.set("Content-Type", "application/json");
+  auto response = CO_TRY(co_await http_->send(endpoint_, std::move(request), std::move(body)));
+  const std::string answer = CO_TRY(co_await net::read_all(response.get(), kMaxEnvdAnswerBytes));
+  const int status = response->head().status;
+  if (!is_success(status)) co_return fail(guest_http_error(status, answer));
+  co_return Result<>{};
+}
+
+Task<> GuestClient::wait_healthy(Milliseconds limit) {
+  const auto deadline = Clock::now() + limit;
+  constexpr Milliseconds kAttempt{500};
+  constexpr Milliseconds kStep{4};
+  while (true) {
+    const Result<> healthy =
+        co_await async::with_timeout(simple("GET", "/health", ""), kAttempt, "health check");
+    if (healthy) co_return Result<>{};
+    if (healthy.error().code() == Code::kCanceled) co_return healthy;
+    if (Clock::now() >= deadline) {
+      co_return fail(Code::kDeadlineExceeded, fmt::format("the guest did not answer within {} ms: {}",
+                                                          limit.count(), healthy.error().message()));
+    }
+    CO_TRY(co_await async::sleep_for(kStep));
+  }
+}
+
+Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, Milliseconds limit) {
+  json::object variables;
+  for (auto& [name, value] : envs) variables[name] = value;
+  const auto deadline = Clock::now() + limit;
+  Milliseconds attempt{1'000};
+  constexpr Milliseconds kStep{3};
+  while (true) {
+    const json::object body{{"timestamp", rfc3339_now()}, {"accessToken", token_}, {"envVars", variables}};
+    const Result<> done =
+        co_await async::with_timeout(simple("POST", "/init", json::serialize(body)),
+                                     std::min(attempt, left(deadline)), "setting up the guest");
+    if (done) co_return done;
+    const Code code = done.error().code();
+    const bool retry = code == Code::kUnavailable || code == Code::kDeadlineExceeded;
+    if (!retry || Clock::now() >= deadline) co_return fail(Error(done.error()).in("guest init"));
+    if (code == Code::kDeadlineExceeded) attempt *= 2;
+    CO_TRY(co_await async::sleep_for(kStep));
+  }
+}
+
+Task<> GuestClient::quiesce(Milliseconds limit) {
+  co_return co_await async::with_timeout(simple("POST", "/quiesce", ""), limit, "quiescing the guest");
+}
+
+Task<std::unique_ptr<GuestProcess>> GuestClient::start(ExecSpec spec) {
+  process::StartRequest request;
+  request.mutable_process()->set_cmd(std::move(spec.cmd));
+  for (auto& arg : spec.args) request.mutable_process()->add_args(std::move(arg));
+  request.set_stdin(false);
+  connect::CallOptions options;
+  options.timeout = spec.limit;
+  auto call = CO_TRY(co_await connect_.stream("/process.Process/Start", std::move(options)));
+  CO_TRY(co_await call->send(&request));
+  CO_TRY(co_await call->finish_sending());
+  co_return std::unique_ptr<GuestProcess>(new GuestProcess(this, std::move(call)));
+}
+
+namespace {
+
+// Appends the event's bytes; false once there are too many.
+bool collect(const process::ProcessEvent& event, ExecOutput* output) {
+  if (!event.has_data()) return true;
+  output->stdout_bytes += event.data().stdout();
+  output->stderr_bytes += event.data().stderr();
+  return output->stdout_bytes.size() + output->stderr_bytes.size() <= kMaxExecOutputBytes;
+}
+
+}  // namespace
+
+Task<ExecOutput> GuestClient::exec(ExecSpec spec, std::shared_ptr<bool> keep_on_cancel) {
+  const auto process = CO_TRY(co_await start(std::move(spec)));
+  ExecOutput output;
+  while (true) {
+    auto event = co_await process->next();
+    if (!event) {
+      if (!*keep_on_cancel) co_await async::shielded(process->kill());
+      co_return fail(std::move(event).error());
+    }
+    if (!*event) co_return output;
+    if (!collect(**event, &output)) {
+      co_await async::shielded(process->kill());
+      co_return fail(Error(Code::kResourceExhausted,
+                           fmt::format("the output is longer than {} bytes", kMaxExecOutputBytes))
+                         .with_reason("output_limit"));
+    }
+    if ((*event)->has_end()) {
+      output.exit_code = (*event)->end().exit_code();
+    }
+  }
+}
+
+Task<> GuestClient::signal_kill(std::uint32_t pid) {
+  process::SendSignalRequest request;
+  request.mutable_process()->set_pid(pid);
+  request.set_signal(process::SIGNAL_SIGKILL);
+  auto answer =
+      co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal", std::move(request));
+  if (!answer && answer.error().code() != Code::kNotFound) co_return fail(std::move(answer).error());
+  co_return Result<>{};
+}
+
+Task<std::unique_ptr<GuestUpload>> GuestClient::upload(std::string path) {
+  net::RequestHead request = head("POST", "/files?path=" + percent_encode(path));
+  request.headers.set("Content-Type", "application/octet-stream");
+  auto stream = CO_TRY(co_await http_->open(endpoint_, std::move(request), net::HttpClient::Body::kStream));
+  co_return std::unique_ptr<GuestUpload>(new GuestUpload(std::move(stream)));
+}
+
+Task<std::unique_ptr<net::ClientResponse>> GuestClient::download(std::string path) {
+  auto response = CO_TRY(
+      co_await http_->send(endpoint_, head("GET", "/files?path=" + percent_encode(path)), std::string()));
+  const int status = response->head().status;
+  if (is_success(status)) co_return response;
+  const std::string body = CO_TRY(co_await net::read_all(response.get(), kMaxEnvdAnswerBytes));
+  co_return fail(guest_http_error(status, body));
+}
+
+}  // namespace wrenn::sandbox

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "connect/connect.h"
+#include "net/http.h"
+#include "process/process.pb.h"
+
+// The agent's end of envd, which answers at http://<slot address>:49983 inside the guest.
+namespace wrenn::sandbox {
+
+struct ExecSpec {
+  std::string cmd;
+  std::vector<std::string> args;
+  std::optional<Milliseconds> limit;  // the process is killed after it
+};
+
+struct ExecOutput {
+  std::string stdout_bytes;
+  std::string stderr_bytes;
+  int exit_code = 0;
+};
+
+class GuestClient;
+
+// A process started in the guest. Dropping it leaves the process running.
+class GuestProcess {
+ public:
+  // Nullopt after the end event. An expired limit is kDeadlineExceeded.
+  Task<std::optional<process::ProcessEvent>> next();
+  // SIGKILL; no answer from the guest within a short time is an error.
+  Task<> kill();
+
+ private:
+  friend class GuestClient;
+  GuestProcess(GuestClient* guest, std::unique_ptr<connect::ClientCall> call)
+      : guest_(guest), call_(std::move(call)) {}
+  GuestClient* guest_;
+  std::unique_ptr<connect::ClientCall> call_;
+  std::uint32_t pid_ = 0;
+  bool ended_ = false;
+};
+
+// A file being written. Dropping it before finish() leaves a part of the file.
+class GuestUpload {
+ public:
+  Task<> write(std::string bytes);
+  Task<> finish();
+
+ private:
+  friend class GuestClient;
+  explicit GuestUpload(std::unique_ptr<net::ClientRequest> request) : request_(std::move(request)) {}
+  std::unique_ptr<net::ClientRequest> request_;
+};
+
+class GuestClient {
+ public:
+  GuestClient(std::shared_ptr<net::HttpClient> http, std::string host_ip, std::string token);
+
+  // Polls /health until the guest answers; kDeadlineExceeded after `limit`.
+  Task<> wait_healthy(Milliseconds limit);
+  // Sets clock, token and environment; retried until `limit`. A guest must not serve before it succeeded.
+  Task<> init(std::vector<std::pair<std::string, std::string>> envs, Milliseconds limit);
+  // Writes dirty data to the disk and drops connections before a pause.
+  Task<> quiesce(Milliseconds limit);
+  // Forgets kept connections: the VM behind the address is gone.
+  void drop_connections();
+
+  Task<std::unique_ptr<GuestProcess>> start(ExecSpec spec);
+  // Runs to the end. Output above kMaxExecOutputBytes kills the process: kResourceExhausted, reason
+  // "output_limit". On cancel the process is killed unless `*keep_on_cancel` is true by then.
+  Task<ExecOutput> exec(ExecSpec spec, std::shared_ptr<bool> keep_on_cancel);
+
+  Task<std::unique_ptr<GuestUpload>> upload(std::string path);
+  // The file's bytes; kNotFound, kInvalidArgument (a folder), ...
+  Task<std::unique_ptr<net::ClientResponse>> download(std::string path);
+
+ private:
+  friend class GuestProcess;
+  net::RequestHead head(std::string method, std::string target) const;
+  Task<> simple(std::string method, std::string target, std::string body);
+  Task<> signal_kill(std::uint32_t pid);
+
+  std::shared_ptr<net::HttpClient> http_;
+  net::Endpoint endpoint_;
+  std::string token_;
+  connect::Client connect_;
+};
+
+// The error of an HTTP answer of envd that is not 2xx.
+Error guest_http_error(int status, std::string_view body);
+
+}  // namespace wrenn::sandbox

@@ -1,0 +1,71 @@
+#include "sandbox/journal.h"
+
+#include <gtest/gtest.h>
+
+#include "sys/file.h"
+
+namespace wrenn::sandbox {
+namespace {
+
+Record sample() {
+  Record record;
+  record.id = "sb-abc";
+  record.phase = Phase::kPaused;
+  record.template_name = "minimal";
+  record.vcpus = 2;
+  record.memory_mib = 1024;
+  record.timeout_sec = 60;
+  record.token = "secret";
+  record.created_ms = 1'700'000'000'123;
+  record.last_active_ms = 1'700'000'001'456;
+  record.generation = 7;
+  record.process = {4242, 987'654'321};
+  record.slot = 12;
+  record.auto_paused = true;
+  return record;
+}
+
+TEST(Journal, RoundTrips) {
+  const Record in = sample();
+  const auto out = parse_record(to_json(in));
+  ASSERT_TRUE(out) << out.error().to_string();
+  EXPECT_EQ(to_json(*out), to_json(in));
+  EXPECT_EQ(out->phase, Phase::kPaused);
+  EXPECT_EQ(out->process.start_time, 987'654'321u);
+}
+
+TEST(Journal, EveryTruncationIsRefused) {
+  const std::string text = to_json(sample());
+  for (std::size_t n = 0; n + 2 < text.size(); ++n) EXPECT_FALSE(parse_record(text.substr(0, n))) << n;
+}
+
+TEST(Journal, RefusesWhatIsOutOfRange) {
+  const auto refused = [](auto change) {
+    Record record = sample();
+    change(record);
+    return !parse_record(to_json(record));
+  };
+  EXPECT_TRUE(refused([](Record& r) { r.id = "../x"; }));
+  EXPECT_TRUE(refused([](Record& r) { r.template_name = "a/b"; }));
+  EXPECT_TRUE(refused([](Record& r) { r.vcpus = 33; }));
+  EXPECT_TRUE(refused([](Record& r) { r.memory_mib = 0; }));
+  EXPECT_TRUE(refused([](Record& r) { r.slot = -1; }));
+  EXPECT_FALSE(refused([](Record&) {}));
+}
+
+TEST(Journal, WritesReplaceTheOldRecord) {
+  const auto dir = sys::TempDir::make();
+  ASSERT_TRUE(dir);
+  Record record = sample();
+  for (const auto durability : {Durability::kAtomic, Durability::kDurable}) {
+    ++record.generation;
+    ASSERT_TRUE(write_record(dir->path(), record, durability));
+    const auto read = read_record(dir->path());
+    ASSERT_TRUE(read);
+    EXPECT_EQ(read->generation, record.generation);
+    EXPECT_EQ(sys::list_dir(dir->path())->size(), 1u);
+  }
+}
+
+}  // namespace
+}  // namespace wrenn::sandbox

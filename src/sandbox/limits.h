@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "async/task.h"
+
+namespace wrenn::sandbox {
+
+inline constexpr std::uint64_t kMiB = 1024 * 1024;
+
+inline constexpr std::uint64_t kDiskBytes = 5 * 1024 * kMiB;
+// What a VMM may use beyond guest RAM: its own heap, device buffers and, under TCG, translated code.
+inline constexpr std::uint64_t kVmmOverheadBytes = 256 * kMiB;
+// Left free on the snapshot filesystem after a pause.
+inline constexpr std::uint64_t kDiskReserveBytes = 64 * kMiB;
+
+inline constexpr std::size_t kMaxExecOutputBytes = 8 * kMiB;
+inline constexpr std::size_t kMaxFileBytes = 100 * kMiB;
+inline constexpr std::size_t kFileChunkBytes = 64 * 1024;
+inline constexpr std::size_t kMaxUploadChunkBytes = kMiB;
+inline constexpr std::size_t kMaxEnvdAnswerBytes = 64 * 1024;
+
+inline constexpr std::uint16_t kEnvdPort = 49983;
+
+inline constexpr Milliseconds kReapTick{2'000};
+inline constexpr std::size_t kMaxParallelPauses = 4;
+// A pause that failed is not tried again by the reaper before this has passed.
+inline constexpr Milliseconds kPauseRetry{15'000};
+inline constexpr Milliseconds kBuildRetry{60'000};
+
+inline constexpr Milliseconds kBootLimit{60'000};
+inline constexpr Milliseconds kInitLimit{20'000};
+inline constexpr Milliseconds kQuiesceLimit{5'000};
+inline constexpr Milliseconds kKillProcessLimit{2'000};
+inline constexpr Milliseconds kTransitionWait{10'000};
+inline constexpr Milliseconds kWarmUpLimit{30'000};
+
+}  // namespace wrenn::sandbox

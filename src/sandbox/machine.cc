@@ -1,0 +1,114 @@
+#include "sandbox/machine.h"
+
+#include <fmt/format.h>
+
+#include <ctime>
+
+#include "base/log.h"
+#include "sandbox/limits.h"
+
+namespace wrenn::sandbox {
+namespace {
+
+std::string rfc3339_seconds() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  ::gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+void keep_first(Result<>* first, Result<> next) {
+  if (*first && !next) *first = std::move(next);
+}
+
+Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan, host::Slot slot) {
+  const vmm::VmSpec spec = spec_of(*context, plan, slot);
+  if (plan.device_state.empty()) co_return co_await context->driver->boot(spec);
+  co_return co_await context->driver->load(spec, plan.device_state);
+}
+
+}  // namespace
+
+vmm::Shape shape_of(const Context& context, int vcpus, int memory_mib) {
+  vmm::Shape shape = context.driver->base_shape();
+  shape.vcpus = vcpus;
+  shape.memory_mib = memory_mib;
+  return shape;
+}
+
+vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::Slot& slot) {
+  const Paths paths(context.config, plan.id);
+  vmm::VmSpec spec;
+  spec.id = plan.id;
+  spec.run_dir = paths.run_dir;
+  spec.shape = shape_of(context, plan.vcpus, plan.memory_mib);
+  spec.kernel = context.config.kernels_dir + (spec.shape.driver == "firecracker" ? "/vmlinux" : "/bzImage");
+  spec.initramfs = context.config.kernels_dir + "/initramfs.cpio.gz";
+  spec.base = {paths.base, true};
+  spec.overlay = {paths.overlay, false};
+  spec.memory_file = plan.memory_file;
+  spec.netns = slot.netns;
+  spec.cgroup_procs_files = context.cgroups->procs_files(plan.id);
+  return spec;
+}
+
+Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::Slot slot) {
+  const std::string id = plan.id;
+  host::CgroupLimits limits;
+  limits.vcpus = plan.vcpus;
+  limits.memory_bytes = static_cast<std::uint64_t>(plan.memory_mib) * kMiB + kVmmOverheadBytes;
+  CO_TRY(context->cgroups->create(id, limits));
+  auto vm = co_await start_in_cgroup(context, std::move(plan), std::move(slot));
+  if (!vm) {
+    const Result<> removed = context->cgroups->remove(id);
+    if (!removed) log::warn("{}: {}", id, removed.error().to_string());
+  }
+  co_return vm;
+}
+
+Task<> dismantle(Context* context, std::string id, Machine machine) {
+  Result<> first;
+  if (machine.vm != nullptr) keep_first(&first, co_await machine.vm->kill());
+  keep_first(&first,
+             co_await async::offload(*context->pool, [context, id] { return context->cgroups->remove(id); }));
+  if (machine.slot.index != 0) context->slots->release(machine.slot.index);
+  co_return first;
+}
+
+snapshot::Manifest manifest_of(const Context& context, int vcpus, int memory_mib,
+                               const std::string& base_image) {
+  const vmm::Shape shape = shape_of(context, vcpus, memory_mib);
+  snapshot::Manifest manifest;
+  manifest.driver = shape.driver;
+  manifest.accel = shape.accel;
+  manifest.vmm_version = shape.version;
+  manifest.cpu_model = shape.cpu_model;
+  manifest.kernel_digest = context.kernel_digest;
+  manifest.base_image = base_image;
+  manifest.vcpus = vcpus;
+  manifest.memory_mib = memory_mib;
+  manifest.created_at = rfc3339_seconds();
+  return manifest;
+}
+
+Result<> check_loadable(const Context& context, const snapshot::Manifest& manifest) {
+  const vmm::Shape here = shape_of(context, manifest.vcpus, manifest.memory_mib);
+  const std::pair<std::string_view, std::pair<std::string, std::string>> checks[] = {
+      {"VMM", {manifest.driver, here.driver}},
+      {"acceleration", {manifest.accel, here.accel}},
+      {"VMM version", {manifest.vmm_version, here.version}},
+      {"CPU model", {manifest.cpu_model, here.cpu_model}},
+  };
+  for (const auto& [what, values] : checks) {
+    if (values.first == values.second) continue;
+    return fail(
+        Error(Code::kFailedPrecondition, fmt::format("the snapshot was made with {} {}, this host has {}",
+                                                     what, values.first, values.second))
+            .with_reason("snapshot_incompatible"));
+  }
+  return {};
+}
+
+}  // namespace wrenn::sandbox

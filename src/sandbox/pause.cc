@@ -1,0 +1,158 @@
+// Sandbox::pause and what it is made of. The order is the promise: nothing of the running VM is given up
+// before its snapshot is durable.
+#include "base/log.h"
+#include "sandbox/files.h"
+#include "sandbox/limits.h"
+#include "sandbox/sandbox.h"
+#include "snapshot/snapshot.h"
+#include "sys/file.h"
+
+namespace wrenn::sandbox {
+
+using model::HostStatus;
+
+namespace {
+
+constexpr std::uint64_t kPageBytes = 4096;
+
+std::uint64_t bytes_of(const std::vector<snapshot::PageRun>& runs) {
+  std::uint64_t pages = 0;
+  for (const auto& run : runs) pages += run.count;
+  return pages * kPageBytes;
+}
+
+struct CapturePlan {
+  Paths paths;
+  vmm::ProcessIdentity process;
+  vmm::RamRegion ram;
+  snapshot::Manifest manifest;
+};
+
+Result<> check_space(const std::string& dir, std::uint64_t needed) {
+  const std::uint64_t available = TRY(host::free_bytes(dir));
+  if (available >= needed + kDiskReserveBytes) return {};
+  return fail(
+      Error(Code::kResourceExhausted, fmt::format("the snapshot needs {} MiB and {} MiB are free",
+                                                  (needed + kDiskReserveBytes) / kMiB, available / kMiB))
+          .with_reason("disk_full"));
+}
+
+// The VM stands still. Memory that came from a template or an earlier snapshot is linked, and the pages
+// written since are stored; a guest that was booted here has none such, so its whole memory becomes one.
+Result<> write_files(const CapturePlan& plan, const std::string& snapshots_root, snapshot::Writer* writer) {
+  const auto& [paths, process, ram, manifest] = plan;
+  const auto runs = TRY(snapshot::dirty_pages(process.pid, ram.address, ram.size));
+  TRY(check_space(snapshots_root, bytes_of(runs)));
+  if (sys::exists(paths.memory)) {
+    TRY(link_or_copy(paths.memory, writer->path("memory")));
+    TRY(snapshot::write_pages(process.pid, ram.address, runs, writer->path("pages")));
+  } else {
+    TRY(snapshot::write_memory(process.pid, ram.address, ram.size, "", writer->path("memory")));
+    TRY(snapshot::write_pages(process.pid, ram.address, {}, writer->path("pages")));
+  }
+  TRY(link_or_copy(paths.overlay, writer->path("overlay")));
+  return writer->publish(manifest);
+}
+
+}  // namespace
+
+Task<> Sandbox::pause() {
+  auto all = [](std::shared_ptr<Sandbox> self) -> Task<> {
+    const auto guard = CO_TRY(co_await self->turn_.lock());
+    co_return co_await self->locked_pause(false);
+  };
+  co_return co_await async::shielded(all(shared_from_this()));
+}
+
+Task<> Sandbox::pause_if_idle() {
+  auto all = [](std::shared_ptr<Sandbox> self) -> Task<> {
+    const auto guard = CO_TRY(co_await self->turn_.lock());
+    if (self->gone_ || !self->idle(unix_ms())) co_return Result<>{};
+    co_return co_await self->locked_pause(true);
+  };
+  co_return co_await async::shielded(all(shared_from_this()));
+}
+
+Task<> Sandbox::locked_pause(bool automatic) {
+  if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
+  CO_TRY(ping());  // must be running
+  set_status(HostStatus::kPausing);
+  co_await drop_operations();
+  Result<> published = write_journal_now(Phase::kPausing, Durability::kAtomic);
+  if (published) published = co_await stop_and_publish();
+  if (!published) {
+    next_auto_pause_ms_ = unix_ms() + kPauseRetry.count();
+    co_return co_await roll_back_pause(published.error());
+  }
+  ++record_.generation;
+  record_.auto_paused = automatic;
+  co_return co_await finish_pause();
+}
+
+Task<> Sandbox::stop_and_publish() {
+  const Result<> quiet = co_await guest_->quiesce(kQuiesceLimit);
+  // A guest that does not answer is paused as it is; its disk is consistent as after a power cut.
+  if (!quiet && !machine_.vm->alive()) co_return fail(Code::kUnavailable, "the VM has ended");
+  if (!quiet) log::warn("sandbox {}: {}", record_.id, quiet.error().to_string());
+  guest_->drop_connections();
+  CO_TRY(co_await machine_.vm->pause());
+  co_return co_await write_snapshot();
+}
+
+Task<> Sandbox::write_snapshot() {
+  const std::string root = context_->config.snapshots_dir;
+  CO_TRY(sys::mkdirs(root, 0700));
+  auto writer = CO_TRY(snapshot::Writer::create(paths_.snapshot_dir));
+  CO_TRY(co_await machine_.vm->save_device_state(writer.path("state")));
+  CapturePlan plan{paths_, machine_.vm->process(), CO_TRY(co_await machine_.vm->ram()), {}};
+  plan.manifest =
+      manifest_of(*context_, record_.vcpus, record_.memory_mib, CO_TRY(file_identity(paths_.base)));
+  plan.manifest.kind = "sandbox";
+  plan.manifest.id = record_.id;
+  plan.manifest.generation = record_.generation + 1;
+  plan.manifest.parent = record_.template_name;
+  co_return co_await async::offload(*context_->pool,
+                                    [plan, root, out = &writer] { return write_files(plan, root, out); });
+}
+
+Task<> Sandbox::finish_pause() {
+  // From here the snapshot is the sandbox; what fails now is repeated by the next agent.
+  const Result<> written = co_await write_journal(Phase::kPaused, Durability::kDurable);
+  if (!written) log::error("sandbox {}: {}", record_.id, written.error().to_string());
+  const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
+  if (!dismantled) log::warn("sandbox {}: {}", record_.id, dismantled.error().to_string());
+  guest_.reset();
+  record_.process = {};
+  record_.slot = 0;
+  const Result<> cleared =
+      co_await async::offload(*context_->pool, [paths = paths_, record = record_]() -> Result<> {
+        TRY(sys::remove_file(paths.overlay));
+        TRY(sys::remove_tree(paths.run_dir));
+        // The memory of the next life is the snapshot's.
+        if (!sys::exists(paths.memory)) TRY(link_or_copy(paths.snapshot_dir + "/memory", paths.memory));
+        return write_record(paths.dir, record, Durability::kAtomic);
+      });
+  if (!cleared) log::warn("sandbox {}: {}", record_.id, cleared.error().to_string());
+  set_status(HostStatus::kPaused);
+  co_return Result<>{};
+}
+
+Task<> Sandbox::roll_back_pause(Error cause) {
+  if (!machine_.vm->alive()) {
+    log::error("sandbox {}: its VM ended during a pause ({}); it is removed", record_.id, cause.to_string());
+    const Result<> removed = co_await discard();
+    if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
+    co_return fail(std::move(cause));
+  }
+  log::warn("sandbox {}: pause failed, it goes on running: {}", record_.id, cause.to_string());
+  Result<> going = co_await machine_.vm->resume();
+  // Also undoes what quiescing did.
+  if (going) going = co_await init_guest();
+  if (!going) log::error("sandbox {}: {}", record_.id, going.error().to_string());
+  const Result<> written = write_journal_now(Phase::kRunning, Durability::kAtomic);
+  if (!written) log::error("sandbox {}: {}", record_.id, written.error().to_string());
+  set_status(HostStatus::kRunning);
+  co_return fail(std::move(cause));
+}
+
+}  // namespace wrenn::sandbox

@@ -1,0 +1,124 @@
+// Sandbox::resume and capture.
+#include "base/log.h"
+#include "sandbox/files.h"
+#include "sandbox/limits.h"
+#include "sandbox/sandbox.h"
+#include "snapshot/snapshot.h"
+#include "sys/file.h"
+
+namespace wrenn::sandbox {
+
+using model::HostStatus;
+
+namespace {
+
+Result<> check_snapshot(const Context& context, const Paths& paths, const Record& record) {
+  const snapshot::Manifest manifest = TRY(snapshot::read_manifest(paths.snapshot_dir));
+  if (manifest.kind != "sandbox" || manifest.id != record.id || manifest.generation != record.generation) {
+    return fail(Error(Code::kDataLoss, "the snapshot is another sandbox's or another generation")
+                    .with_reason("snapshot_corrupt"));
+  }
+  TRY(check_loadable(context, manifest));
+  return snapshot::verify(paths.snapshot_dir, manifest);
+}
+
+Result<> put_files_in_place(const Context& context, const Paths& paths, const Record& record) {
+  TRY(check_snapshot(context, paths, record));
+  TRY(sys::mkdirs(paths.run_dir, 0700));
+  TRY(link_or_copy(paths.snapshot_dir + "/memory", paths.memory));
+  return link_or_copy(paths.snapshot_dir + "/overlay", paths.overlay);
+}
+
+}  // namespace
+
+Task<> Sandbox::resume(std::int64_t timeout_sec) {
+  auto all = [](std::shared_ptr<Sandbox> self, std::int64_t timeout) -> Task<> {
+    const auto guard = CO_TRY(co_await self->turn_.lock());
+    co_return co_await self->locked_resume(timeout);
+  };
+  co_return co_await async::shielded(all(shared_from_this(), timeout_sec));
+}
+
+Task<> Sandbox::locked_resume(std::int64_t timeout_sec) {
+  if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
+  if (status_ != HostStatus::kPaused) {
+    co_return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not paused", record_.id,
+                                                                model::host_status_name(status_)))
+                       .with_reason("not_paused"));
+  }
+  set_status(HostStatus::kResuming);
+  const Result<> loaded = co_await load_paused();
+  if (!loaded) {
+    co_await back_to_paused();
+    co_return loaded;
+  }
+  record_.timeout_sec = timeout_sec;
+  co_return co_await run_resumed();
+}
+
+Task<> Sandbox::load_paused() {
+  CO_TRY(write_journal_now(Phase::kResuming, Durability::kAtomic));
+  CO_TRY(co_await async::offload(*context_->pool, [context = context_, paths = paths_, record = record_] {
+    return put_files_in_place(*context, paths, record);
+  }));
+  machine_.slot = CO_TRY(co_await context_->slots->acquire());
+  record_.slot = machine_.slot.index;
+  const LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, paths_.memory,
+                        paths_.snapshot_dir + "/state"};
+  machine_.vm = CO_TRY(co_await launch(context_, plan, machine_.slot));
+  record_.process = machine_.vm->process();
+  const vmm::RamRegion ram = CO_TRY(co_await machine_.vm->ram());
+  CO_TRY(co_await async::offload(*context_->pool,
+                                 [ram, pid = record_.process.pid, pages = paths_.snapshot_dir + "/pages"] {
+                                   return snapshot::load_pages(pid, ram.address, ram.size, pages);
+                                 }));
+  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  co_return Result<>{};
+}
+
+// Nothing has run, so the snapshot still is the sandbox.
+Task<> Sandbox::back_to_paused() { co_return co_await finish_pause(); }
+
+Task<> Sandbox::run_resumed() {
+  // The snapshot is consumed before the guest runs: from its first instruction on, disk and snapshot differ.
+  const bool was_auto_paused = std::exchange(record_.auto_paused, false);
+  Result<> running = co_await write_journal(Phase::kRunning, Durability::kDurable);
+  if (!running) {
+    record_.auto_paused = was_auto_paused;
+    co_await back_to_paused();
+    co_return running;
+  }
+  running = co_await machine_.vm->resume();
+  if (running) running = co_await init_guest();
+  if (!running) {
+    // A guest whose clock, token and randomness are not renewed serves nobody: it goes back to sleep.
+    log::error("sandbox {}: the resumed guest is not usable: {}", record_.id, running.error().to_string());
+    status_ = HostStatus::kRunning;
+    const Result<> paused = co_await locked_pause(false);
+    if (!paused) log::error("sandbox {}: {}", record_.id, paused.error().to_string());
+    co_return running;
+  }
+  const Result<> removed =
+      co_await async::offload(*context_->pool, [dir = paths_.snapshot_dir] { return sys::remove_tree(dir); });
+  if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
+  touch();
+  set_status(HostStatus::kRunning);
+  start_watch();
+  co_return Result<>{};
+}
+
+Task<std::uint64_t> Sandbox::capture(std::string name) {
+  auto all = [](std::shared_ptr<Sandbox> self, std::string wanted) -> Task<std::uint64_t> {
+    const auto guard = CO_TRY(co_await self->turn_.lock());
+    co_return co_await self->locked_capture(std::move(wanted));
+  };
+  co_return co_await async::shielded(all(shared_from_this(), std::move(name)));
+}
+
+Task<std::uint64_t> Sandbox::locked_capture(std::string name) {
+  if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
+  if (status_ == HostStatus::kRunning) CO_TRY(co_await locked_pause(false));
+  co_return co_await owner_.templates->capture(std::move(name), paths_.snapshot_dir, paths_.base);
+}
+
+}  // namespace wrenn::sandbox

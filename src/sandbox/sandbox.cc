@@ -1,0 +1,228 @@
+#include "sandbox/sandbox.h"
+
+#include "base/log.h"
+#include "sandbox/limits.h"
+#include "sys/file.h"
+
+namespace wrenn::sandbox {
+
+using model::HostStatus;
+
+Sandbox::Sandbox(Owner owner, Record record)
+    : owner_(std::move(owner)),
+      context_(owner_.context),
+      paths_(context_->config, record.id),
+      record_(std::move(record)),
+      turn_(context_->executor),
+      changed_(context_->executor),
+      last_active_ms_(unix_ms()) {}
+
+Sandbox::~Sandbox() = default;
+
+// ---- operations
+
+Sandbox::Operation::Operation(Sandbox* of)
+    : sandbox(of), nursery(of->context_->executor), done(of->context_->executor) {
+  sandbox->operations_.insert(this);
+  sandbox->touch();
+}
+
+Sandbox::Operation::~Operation() {
+  sandbox->operations_.erase(this);
+  if (sandbox->operations_.empty()) sandbox->changed_.notify_all();
+}
+
+asio::awaitable<void> Sandbox::finish(Operation* operation) {
+  while (!operation->finished) {
+    const Result<> woken = co_await operation->done.wait();
+    if (!woken) operation->nursery.cancel();
+    if (!woken) break;
+  }
+  co_await operation->nursery.join();
+}
+
+asio::awaitable<void> Sandbox::drop_operations() {
+  *dropping_ = true;
+  for (Operation* operation : operations_) {
+    operation->dropped = true;
+    operation->nursery.cancel();
+    // One that was cancelled before its first step says nothing itself.
+    operation->finished = true;
+    operation->done.notify_all();
+  }
+  while (!operations_.empty()) {
+    const Result<> woken = co_await changed_.wait();
+    if (!woken) break;
+  }
+}
+
+Task<> Sandbox::wait_running() {
+  const auto transitional = [this] {
+    return status_ == HostStatus::kStarting || status_ == HostStatus::kResuming ||
+           status_ == HostStatus::kPausing;
+  };
+  while (!gone_ && transitional()) {
+    const Result<> woken = co_await changed_.wait_for(kTransitionWait);
+    if (woken) continue;
+    if (woken.error().code() == Code::kCanceled) co_return woken;
+    co_return fail(Error(Code::kUnavailable,
+                         fmt::format("sandbox {} is still {}", record_.id, model::host_status_name(status_)))
+                       .with_reason("in_transition"));
+  }
+  if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
+  if (status_ == HostStatus::kRunning) co_return Result<>{};
+  co_return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not running", record_.id,
+                                                              model::host_status_name(status_)))
+                     .with_reason("not_running"));
+}
+
+Error Sandbox::dropped_error() const {
+  const bool paused = !gone_ && (status_ == HostStatus::kPausing || status_ == HostStatus::kPaused);
+  return Error(Code::kUnavailable,
+               fmt::format("sandbox {} was {}", record_.id, paused ? "paused" : "stopped"))
+      .with_reason(paused ? "sandbox_paused" : "sandbox_stopped");
+}
+
+Result<> Sandbox::ping() {
+  if (status_ != HostStatus::kRunning) {
+    return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not running", record_.id,
+                                                             model::host_status_name(status_)))
+                    .with_reason("not_running"));
+  }
+  touch();
+  return {};
+}
+
+bool Sandbox::idle(std::int64_t now_ms) const {
+  using model::Time;
+  return status_ == HostStatus::kRunning &&
+         model::idle_expired(model::seconds(record_.timeout_sec), Time(Milliseconds(last_active_ms_)),
+                             Time(Milliseconds(now_ms)), !operations_.empty());
+}
+
+Task<> Sandbox::acknowledge_auto_pause() {
+  const auto guard = CO_TRY(co_await turn_.lock());
+  if (gone_ || !record_.auto_paused) co_return Result<>{};
+  record_.auto_paused = false;
+  co_return co_await async::shielded(write_journal(record_.phase, Durability::kDurable));
+}
+
+// ---- state
+
+Result<> Sandbox::write_journal_now(Phase phase, Durability durability) {
+  record_.phase = phase;
+  record_.last_active_ms = last_active_ms_;
+  return write_record(paths_.dir, record_, durability);
+}
+
+Task<> Sandbox::write_journal(Phase phase, Durability durability) {
+  record_.phase = phase;
+  record_.last_active_ms = last_active_ms_;
+  co_return co_await async::offload(*context_->pool, [dir = paths_.dir, record = record_, durability] {
+    return write_record(dir, record, durability);
+  });
+}
+
+void Sandbox::set_status(HostStatus status) {
+  status_ = status;
+  if (status == HostStatus::kRunning) dropping_ = std::make_shared<bool>(false);
+  changed_.notify_all();
+}
+
+std::vector<std::pair<std::string, std::string>> Sandbox::guest_envs() const {
+  return {{"WRENN_SANDBOX", "true"},
+          {"WRENN_SANDBOX_ID", record_.id},
+          {"WRENN_TEMPLATE_ID", record_.template_name}};
+}
+
+Task<> Sandbox::init_guest() { co_return co_await guest_->init(guest_envs(), kInitLimit); }
+
+void Sandbox::start_watch() {
+  // The watch outlives no sandbox: it holds one.
+  auto held = [](std::shared_ptr<Sandbox> self, std::shared_ptr<vmm::Vm> vm) -> Task<> {
+    co_return co_await self->watch(std::move(vm));
+  };
+  owner_.nursery->spawn("watch " + record_.id, held(shared_from_this(), machine_.vm));
+}
+
+Task<> Sandbox::watch(std::shared_ptr<vmm::Vm> vm) {
+  const Result<> exit = co_await vm->wait_exit();
+  if (!exit && exit.error().code() == Code::kCanceled) co_return Result<>{};
+  const auto guard = CO_TRY(co_await turn_.lock());
+  if (gone_ || machine_.vm != vm) co_return Result<>{};
+  log::warn("sandbox {}: its VM ended by itself: {}", record_.id, exit ? "killed" : exit.error().message());
+  co_return co_await async::shielded(discard());
+}
+
+// ---- end
+
+Task<> Sandbox::destroy() {
+  auto all = [](std::shared_ptr<Sandbox> self) -> Task<> {
+    const auto guard = CO_TRY(co_await self->turn_.lock());
+    co_return co_await self->locked_destroy();
+  };
+  co_return co_await async::shielded(all(shared_from_this()));
+}
+
+Task<> Sandbox::locked_destroy() {
+  if (gone_) co_return Result<>{};
+  // Should the agent die now, the next one goes on with it.
+  if (sys::exists(paths_.dir)) CO_TRY(co_await write_journal(Phase::kDestroying, Durability::kAtomic));
+  co_return co_await discard();
+}
+
+Task<> Sandbox::discard() {
+  set_status(HostStatus::kStopping);
+  if (guest_ != nullptr) guest_->drop_connections();
+  const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
+  co_await drop_operations();
+  // The journal's folder goes last: while it is there, a new agent knows what is left to remove.
+  const Result<> removed = co_await async::offload(*context_->pool, [paths = paths_]() -> Result<> {
+    TRY(sys::remove_tree(paths.snapshot_dir));
+    return sys::remove_tree(paths.dir);
+  });
+  gone_ = true;
+  changed_.notify_all();
+  owner_.gone(record_.id);
+  if (!dismantled) co_return dismantled;
+  co_return removed;
+}
+
+// ---- recovery
+
+Task<> Sandbox::recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm) {
+  const auto guard = CO_TRY(co_await turn_.lock());
+  if (record_.slot != 0) machine_.slot = host::SlotPool::describe(record_.slot);
+  machine_.vm = vm;
+  switch (decision.action) {
+    case Recovery::kAdopt:
+      co_return co_await adopt(std::move(vm));
+    case Recovery::kPaused:
+      record_.generation = decision.generation;
+      log::info("sandbox {}: paused, generation {}", record_.id, record_.generation);
+      co_return co_await finish_pause();
+    case Recovery::kDiscard:
+      log::warn("sandbox {}: removed, since {}", record_.id, decision.reason);
+      co_return co_await discard();
+  }
+  co_return Result<>{};
+}
+
+Task<> Sandbox::adopt(std::shared_ptr<vmm::Vm> vm) {
+  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  // It stands still if the agent died between the journal entry and the start, or during a pause.
+  Result<> resumed = co_await vm->resume();
+  if (resumed) resumed = co_await init_guest();
+  if (!resumed && !vm->alive()) co_return co_await discard();
+  if (!resumed) log::warn("sandbox {}: adopted, but {}", record_.id, resumed.error().to_string());
+  CO_TRY(co_await write_journal(Phase::kRunning, Durability::kAtomic));
+  const Result<> removed = sys::remove_tree(paths_.snapshot_dir);
+  if (!removed) log::warn("{}", removed.error().to_string());
+  log::info("sandbox {}: adopted, pid {}", record_.id, record_.process.pid);
+  touch();
+  set_status(HostStatus::kRunning);
+  start_watch();
+  co_return Result<>{};
+}
+
+}  // namespace wrenn::sandbox

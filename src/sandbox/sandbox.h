@@ -1,0 +1,150 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/sandbox.h"
+#include "sandbox/context.h"
+#include "sandbox/guest_client.h"
+#include "sandbox/journal.h"
+#include "sandbox/machine.h"
+#include "sandbox/recovery.h"
+#include "sandbox/templates.h"
+
+// One sandbox. Transitions (create, pause, resume, destroy) take turns and run to their end whatever becomes
+// of their caller; operations inside the guest run beside each other while the sandbox runs and are dropped
+// when it stops running.
+namespace wrenn::sandbox {
+
+class Sandbox : public std::enable_shared_from_this<Sandbox> {
+ public:
+  struct Owner {
+    Context* context = nullptr;
+    TemplateStore* templates = nullptr;
+    async::Nursery* nursery = nullptr;                // for the watch over the VM
+    std::function<void(const std::string& id)> gone;  // nothing of the sandbox is left
+  };
+  Sandbox(Owner owner, Record record);
+  ~Sandbox();
+
+  // ---- transitions; on failure of create() nothing is left of the sandbox
+  Task<> create(Template from);
+  // failed_precondition when not running. A failure before the snapshot is durable leaves it running.
+  Task<> pause();
+  // As pause(), if still idle when its turn comes; otherwise ok without effect.
+  Task<> pause_if_idle();
+  Task<> resume(std::int64_t timeout_sec);
+  Task<> destroy();
+  // Pauses if running, then makes a named template of the snapshot. Answers the bytes it occupies.
+  Task<std::uint64_t> capture(std::string name);
+
+  // ---- after a restart of the agent
+  Task<> recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm);
+
+  // ---- operations inside the guest
+  // Runs `task` while the sandbox runs, as activity while it lasts. Waits for a transition that leads to
+  // running. kUnavailable with reason "sandbox_paused" or "sandbox_stopped" when it stops running meanwhile.
+  template <class T>
+  Task<T> operate(Task<T> task) {
+    CO_TRY(co_await wait_running());
+    Operation operation(this);
+    std::optional<Result<T>> result;
+    operation.nursery.spawn("operation", store(std::move(task), &result, &operation));
+    co_await finish(&operation);
+    touch();
+    if (operation.dropped && (!result || !*result)) co_return fail(dropped_error());
+    if (!result) co_return fail(async::canceled_error());
+    co_return std::move(*result);
+  }
+  // True by the time an operation is cancelled because the sandbox stopped running, not by its client.
+  std::shared_ptr<bool> dropping() const { return dropping_; }
+  GuestClient* guest() { return guest_.get(); }
+  Result<> ping();
+  Task<> acknowledge_auto_pause();
+
+  // ---- views
+  const Record& record() const { return record_; }
+  model::HostStatus status() const { return status_; }
+  std::string host_ip() const { return machine_.slot.host_ip; }
+  std::int64_t last_active_ms() const { return last_active_ms_; }
+  bool idle(std::int64_t now_ms) const;
+  bool auto_pause_due(std::int64_t now_ms) const { return idle(now_ms) && now_ms >= next_auto_pause_ms_; }
+
+ private:
+  struct Operation {
+    explicit Operation(Sandbox* of);
+    ~Operation();
+    Sandbox* sandbox;
+    async::Nursery nursery;
+    async::Condition done;
+    bool finished = false;
+    bool dropped = false;
+  };
+  template <class T>
+  static Task<> store(Task<T> task, std::optional<Result<T>>* out, Operation* operation) {
+    *out = co_await std::move(task);
+    operation->finished = true;
+    operation->done.notify_all();
+    co_return Result<>{};
+  }
+  asio::awaitable<void> finish(Operation* operation);
+  asio::awaitable<void> drop_operations();
+  Task<> wait_running();
+  Error dropped_error() const;
+  void touch() { last_active_ms_ = unix_ms(); }
+
+  // sandbox.cc
+  Task<> write_journal(Phase phase, Durability durability);
+  Result<> write_journal_now(Phase phase, Durability durability);
+  void set_status(model::HostStatus status);
+  void start_watch();
+  Task<> watch(std::shared_ptr<vmm::Vm> vm);
+  Task<> discard();
+  Task<> locked_destroy();
+  std::vector<std::pair<std::string, std::string>> guest_envs() const;
+  Task<> init_guest();
+
+  // create.cc
+  Task<> locked_create(Template from);
+  Task<> start_new(Template from);
+  Result<> make_files(Template from, std::optional<std::string> snapshot);
+
+  // pause.cc
+  Task<> locked_pause(bool automatic);
+  Task<> stop_and_publish();
+  Task<> write_snapshot();
+  Task<> finish_pause();
+  Task<> roll_back_pause(Error cause);
+
+  // resume.cc
+  Task<> locked_resume(std::int64_t timeout_sec);
+  Task<> load_paused();
+  Task<> back_to_paused();
+  Task<> run_resumed();
+  Task<std::uint64_t> locked_capture(std::string name);
+
+  // recovery
+  Task<> adopt(std::shared_ptr<vmm::Vm> vm);
+
+  Owner owner_;
+  Context* context_;
+  Paths paths_;
+  Record record_;
+  model::HostStatus status_ = model::HostStatus::kStarting;
+  Machine machine_;
+  std::unique_ptr<GuestClient> guest_;
+  async::Mutex turn_;
+  async::Condition changed_;
+  std::set<Operation*> operations_;
+  std::shared_ptr<bool> dropping_ = std::make_shared<bool>(false);
+  std::int64_t last_active_ms_ = 0;
+  std::int64_t next_auto_pause_ms_ = 0;
+  bool gone_ = false;
+};
+
+}  // namespace wrenn::sandbox
