@@ -8,7 +8,7 @@ set -euo pipefail
 metapackage=linux-image-cloud-amd64
 # In the order init loads them: each after those it needs.
 modules=(
-  drivers/virtio/virtio.ko drivers/virtio/virtio_ring.ko drivers/virtio/virtio_mmio.ko
+  drivers/virtio/virtio_ring.ko drivers/virtio/virtio.ko drivers/virtio/virtio_mmio.ko
   drivers/block/virtio_blk.ko
   net/core/failover.ko drivers/net/net_failover.ko drivers/net/virtio_net.ko
   drivers/char/hw_random/virtio-rng.ko

@@ -18,10 +18,14 @@ cp --sparse=always --reflink=auto "$image" "$work/rootfs.ext4"
 cp "$envd" "$work/envd"
 agent=$(sha256sum "$work/envd" | cut -d' ' -f1)
 
+# mkdir of an existing folder would damage the file system, so only the missing ones are made.
+missing=''
+for folder in /usr /usr/local /usr/local/bin; do
+  debugfs -R "stat $folder" "$image" 2>/dev/null | grep -q 'Type: directory' || missing+="mkdir $folder"$'\n'
+done
 # debugfs reports errors on its output only, so the result is read back and compared.
 debugfs -w -f /dev/stdin "$work/rootfs.ext4" >"$work/log" 2>&1 <<COMMANDS
-mkdir /usr/local
-mkdir /usr/local/bin
+$missing
 rm $target
 write $work/envd $target
 set_inode_field $target mode 0100755
@@ -32,6 +36,11 @@ debugfs -R "dump $target $work/written" "$work/rootfs.ext4" >>"$work/log" 2>&1
 if [ "$(sha256sum "$work/written" 2>/dev/null | cut -d' ' -f1)" != "$agent" ]; then
   cat "$work/log" >&2
   echo "update-debug-rootfs: could not write $target into $image (full?); it is unchanged" >&2
+  exit 1
+fi
+if ! e2fsck -fn "$work/rootfs.ext4" >>"$work/log" 2>&1; then
+  tail -n 20 "$work/log" >&2
+  echo "update-debug-rootfs: the changed image is not sound; $image is unchanged" >&2
   exit 1
 fi
 chmod 0644 "$work/rootfs.ext4"
