@@ -1,7 +1,5 @@
 #include "agent/service.h"
 
-#include <fmt/format.h>
-
 #include "agent/limits.h"
 #include "base/bytes.h"
 #include "sandbox/limits.h"
@@ -64,53 +62,15 @@ Task<> Service::handle(std::shared_ptr<net::Exchange> exchange) {
 // ---- life cycle
 
 void Service::add_lifecycle() {
-  using connect::Context;
-  router_.unary<pb::CreateSandboxRequest, pb::CreateSandboxResponse>(
-      procedure("CreateSandbox"),
-      [this](Context, pb::CreateSandboxRequest request) { return create(std::move(request)); });
-  router_.unary<pb::DestroySandboxRequest, pb::DestroySandboxResponse>(
-      procedure("DestroySandbox"),
-      [this](Context, pb::DestroySandboxRequest request) -> Task<pb::DestroySandboxResponse> {
-        const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-        CO_TRY(co_await sandbox->destroy());
-        co_return pb::DestroySandboxResponse();
-      });
-  router_.unary<pb::PauseSandboxRequest, pb::PauseSandboxResponse>(
-      procedure("PauseSandbox"),
-      [this](Context, pb::PauseSandboxRequest request) -> Task<pb::PauseSandboxResponse> {
-        const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-        CO_TRY(co_await sandbox->pause());
-        co_return pb::PauseSandboxResponse();
-      });
-  router_.unary<pb::ResumeSandboxRequest, pb::ResumeSandboxResponse>(
-      procedure("ResumeSandbox"),
-      [this](Context, pb::ResumeSandboxRequest request) { return resume(std::move(request)); });
-  router_.unary<pb::ListSandboxesRequest, pb::ListSandboxesResponse>(
-      procedure("ListSandboxes"),
-      [this](Context, pb::ListSandboxesRequest) -> Task<pb::ListSandboxesResponse> { co_return list(); });
-  router_.unary<pb::AcknowledgeAutoPausedRequest, pb::AcknowledgeAutoPausedResponse>(
-      procedure("AcknowledgeAutoPaused"),
-      [this](Context, pb::AcknowledgeAutoPausedRequest request) -> Task<pb::AcknowledgeAutoPausedResponse> {
-        CO_TRY(co_await manager_->acknowledge_auto_paused(
-            {request.sandbox_ids().begin(), request.sandbox_ids().end()}));
-        co_return pb::AcknowledgeAutoPausedResponse();
-      });
-  router_.unary<pb::CreateSnapshotRequest, pb::CreateSnapshotResponse>(
-      procedure("CreateSnapshot"),
-      [this](Context, pb::CreateSnapshotRequest request) { return create_snapshot(std::move(request)); });
-  router_.unary<pb::DeleteSnapshotRequest, pb::DeleteSnapshotResponse>(
-      procedure("DeleteSnapshot"),
-      [this](Context, pb::DeleteSnapshotRequest request) -> Task<pb::DeleteSnapshotResponse> {
-        CO_TRY(co_await async::shielded(manager_->templates().remove(request.name())));
-        co_return pb::DeleteSnapshotResponse();
-      });
-  router_.unary<pb::PingSandboxRequest, pb::PingSandboxResponse>(
-      procedure("PingSandbox"),
-      [this](Context, pb::PingSandboxRequest request) -> Task<pb::PingSandboxResponse> {
-        const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-        CO_TRY(sandbox->ping());
-        co_return pb::PingSandboxResponse();
-      });
+  add(&router_, "CreateSandbox", &Service::create);
+  add(&router_, "DestroySandbox", &Service::destroy);
+  add(&router_, "PauseSandbox", &Service::pause);
+  add(&router_, "ResumeSandbox", &Service::resume);
+  add(&router_, "ListSandboxes", &Service::list);
+  add(&router_, "AcknowledgeAutoPaused", &Service::acknowledge);
+  add(&router_, "CreateSnapshot", &Service::create_snapshot);
+  add(&router_, "DeleteSnapshot", &Service::delete_snapshot);
+  add(&router_, "PingSandbox", &Service::ping);
 }
 
 Task<pb::CreateSandboxResponse> Service::create(pb::CreateSandboxRequest request) {
@@ -128,6 +88,18 @@ Task<pb::CreateSandboxResponse> Service::create(pb::CreateSandboxRequest request
   co_return response;
 }
 
+Task<pb::DestroySandboxResponse> Service::destroy(pb::DestroySandboxRequest request) {
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  CO_TRY(co_await sandbox->destroy());
+  co_return pb::DestroySandboxResponse();
+}
+
+Task<pb::PauseSandboxResponse> Service::pause(pb::PauseSandboxRequest request) {
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  CO_TRY(co_await sandbox->pause());
+  co_return pb::PauseSandboxResponse();
+}
+
 Task<pb::ResumeSandboxResponse> Service::resume(pb::ResumeSandboxRequest request) {
   CO_TRY(model::check_timeout_sec(request.timeout_sec()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
@@ -139,7 +111,7 @@ Task<pb::ResumeSandboxResponse> Service::resume(pb::ResumeSandboxRequest request
   co_return response;
 }
 
-pb::ListSandboxesResponse Service::list() const {
+Task<pb::ListSandboxesResponse> Service::list(pb::ListSandboxesRequest) {
   constexpr std::int64_t kMsPerSecond = 1000;
   pb::ListSandboxesResponse response;
   for (const auto& sandbox : manager_->list()) {
@@ -156,7 +128,24 @@ pb::ListSandboxesResponse Service::list() const {
     info->set_timeout_sec(static_cast<std::int32_t>(record.timeout_sec));
   }
   for (auto& id : manager_->auto_paused()) response.add_auto_paused_sandbox_ids(std::move(id));
-  return response;
+  co_return response;
+}
+
+Task<pb::AcknowledgeAutoPausedResponse> Service::acknowledge(pb::AcknowledgeAutoPausedRequest request) {
+  CO_TRY(co_await manager_->acknowledge_auto_paused(
+      {request.sandbox_ids().begin(), request.sandbox_ids().end()}));
+  co_return pb::AcknowledgeAutoPausedResponse();
+}
+
+Task<pb::PingSandboxResponse> Service::ping(pb::PingSandboxRequest request) {
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  CO_TRY(sandbox->ping());
+  co_return pb::PingSandboxResponse();
+}
+
+Task<pb::DeleteSnapshotResponse> Service::delete_snapshot(pb::DeleteSnapshotRequest request) {
+  CO_TRY(co_await async::shielded(manager_->templates().remove(request.name())));
+  co_return pb::DeleteSnapshotResponse();
 }
 
 Task<pb::CreateSnapshotResponse> Service::create_snapshot(pb::CreateSnapshotRequest request) {

@@ -29,15 +29,27 @@ class Service {
   bool authorized(const net::RequestHead& head) const;
 
   Task<pb::CreateSandboxResponse> create(pb::CreateSandboxRequest request);
+  Task<pb::DestroySandboxResponse> destroy(pb::DestroySandboxRequest request);
+  Task<pb::PauseSandboxResponse> pause(pb::PauseSandboxRequest request);
   Task<pb::ResumeSandboxResponse> resume(pb::ResumeSandboxRequest request);
-  pb::ListSandboxesResponse list() const;
+  Task<pb::ListSandboxesResponse> list(pb::ListSandboxesRequest request);
+  Task<pb::AcknowledgeAutoPausedResponse> acknowledge(pb::AcknowledgeAutoPausedRequest request);
   Task<pb::CreateSnapshotResponse> create_snapshot(pb::CreateSnapshotRequest request);
+  Task<pb::DeleteSnapshotResponse> delete_snapshot(pb::DeleteSnapshotRequest request);
+  Task<pb::PingSandboxResponse> ping(pb::PingSandboxRequest request);
   Task<pb::ExecResponse> exec(pb::ExecRequest request);
   Task<> exec_stream(pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out);
-  Task<> write_file(pb::WriteFileRequest request);
+  Task<pb::WriteFileResponse> write_file(pb::WriteFileRequest request);
   Task<pb::ReadFileResponse> read_file(pb::ReadFileRequest request);
-  Task<> write_stream(connect::Reader<pb::WriteFileStreamRequest> in);
+  Task<pb::WriteFileStreamResponse> write_stream(connect::Reader<pb::WriteFileStreamRequest> in);
   Task<> read_stream(pb::ReadFileStreamRequest request, connect::Writer<pb::ReadFileStreamResponse> out);
+
+  template <class Req, class Res>
+  void add(connect::Router* router, std::string method, Task<Res> (Service::*handler)(Req)) {
+    router->unary<Req, Res>(
+        "/hostagent.v1.HostAgentService/" + method,
+        [this, handler](connect::Context, Req request) { return (this->*handler)(std::move(request)); });
+  }
 
   sandbox::Manager* manager_;
   std::string secret_;

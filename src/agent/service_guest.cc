@@ -120,35 +120,23 @@ Result<ExecSpec> exec_spec(const Request& request, std::int64_t default_timeout)
 }  // namespace
 
 void Service::add_exec() {
-  using connect::Context;
-  router_.unary<pb::ExecRequest, pb::ExecResponse>(
-      procedure("Exec"), [this](Context, pb::ExecRequest request) { return exec(std::move(request)); });
+  add(&router_, "Exec", &Service::exec);
   router_.server_stream<pb::ExecStreamRequest, pb::ExecStreamResponse>(
       procedure("ExecStream"),
-      [this](Context, pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out) {
+      [this](connect::Context, pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out) {
         return exec_stream(std::move(request), out);
       });
 }
 
 void Service::add_files() {
-  using connect::Context;
-  bulk_.unary<pb::WriteFileRequest, pb::WriteFileResponse>(
-      procedure("WriteFile"), [this](Context, pb::WriteFileRequest request) -> Task<pb::WriteFileResponse> {
-        CO_TRY(co_await write_file(std::move(request)));
-        co_return pb::WriteFileResponse();
-      });
-  bulk_.unary<pb::ReadFileRequest, pb::ReadFileResponse>(
-      procedure("ReadFile"),
-      [this](Context, pb::ReadFileRequest request) { return read_file(std::move(request)); });
+  add(&bulk_, "WriteFile", &Service::write_file);
+  add(&bulk_, "ReadFile", &Service::read_file);
   router_.client_stream<pb::WriteFileStreamRequest, pb::WriteFileStreamResponse>(
       procedure("WriteFileStream"),
-      [this](Context, connect::Reader<pb::WriteFileStreamRequest> in) -> Task<pb::WriteFileStreamResponse> {
-        CO_TRY(co_await write_stream(in));
-        co_return pb::WriteFileStreamResponse();
-      });
+      [this](connect::Context, connect::Reader<pb::WriteFileStreamRequest> in) { return write_stream(in); });
   router_.server_stream<pb::ReadFileStreamRequest, pb::ReadFileStreamResponse>(
-      procedure("ReadFileStream"),
-      [this](Context, pb::ReadFileStreamRequest request, connect::Writer<pb::ReadFileStreamResponse> out) {
+      procedure("ReadFileStream"), [this](connect::Context, pb::ReadFileStreamRequest request,
+                                          connect::Writer<pb::ReadFileStreamResponse> out) {
         return read_stream(std::move(request), out);
       });
 }
@@ -170,7 +158,7 @@ Task<> Service::exec_stream(pb::ExecStreamRequest request, connect::Writer<pb::E
   co_return co_await sandbox->operate(exec_stream_body(sandbox, std::move(spec), out));
 }
 
-Task<> Service::write_file(pb::WriteFileRequest request) {
+Task<pb::WriteFileResponse> Service::write_file(pb::WriteFileRequest request) {
   CO_TRY(model::check_path("path", request.path()));
   if (request.content().size() > sandbox::kMaxFileBytes) {
     co_return fail(Error(Code::kResourceExhausted, "content is longer than 100 MiB; use the stream")
@@ -178,7 +166,8 @@ Task<> Service::write_file(pb::WriteFileRequest request) {
                        .with_field("content"));
   }
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(write_file_body(sandbox, std::move(request)));
+  CO_TRY(co_await sandbox->operate(write_file_body(sandbox, std::move(request))));
+  co_return pb::WriteFileResponse();
 }
 
 Task<pb::ReadFileResponse> Service::read_file(pb::ReadFileRequest request) {
@@ -189,13 +178,14 @@ Task<pb::ReadFileResponse> Service::read_file(pb::ReadFileRequest request) {
   co_return response;
 }
 
-Task<> Service::write_stream(connect::Reader<pb::WriteFileStreamRequest> in) {
+Task<pb::WriteFileStreamResponse> Service::write_stream(connect::Reader<pb::WriteFileStreamRequest> in) {
   const auto first = CO_TRY(co_await in.receive());
   if (!first || !first->has_meta())
     co_return fail(Code::kInvalidArgument, "the first message must carry meta");
   CO_TRY(model::check_path("path", first->meta().path()));
   const auto sandbox = CO_TRY(manager_->find(first->meta().sandbox_id()));
-  co_return co_await sandbox->operate(write_stream_body(sandbox, first->meta().path(), in));
+  CO_TRY(co_await sandbox->operate(write_stream_body(sandbox, first->meta().path(), in)));
+  co_return pb::WriteFileStreamResponse();
 }
 
 Task<> Service::read_stream(pb::ReadFileStreamRequest request,
