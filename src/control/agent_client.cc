@@ -1,0 +1,110 @@
+#include "control/agent_client.h"
+
+#include "control/api_error.h"
+#include "control/limits.h"
+
+namespace wrenn::control {
+namespace {
+
+namespace rpc = hostagent::v1;
+
+connect::ClientOptions options_for(const std::string& secret, std::size_t max_message_bytes) {
+  connect::ClientOptions options;
+  options.max_message_bytes = max_message_bytes;
+  if (!secret.empty()) options.headers.set("Authorization", "Bearer " + secret);
+  return options;
+}
+
+std::string procedure(const std::string& method) { return "/hostagent.v1.HostAgentService/" + method; }
+
+}  // namespace
+
+AgentClient::AgentClient(std::shared_ptr<net::HttpClient> http, net::Endpoint endpoint,
+                         const std::string& secret)
+    : client_(http, endpoint, options_for(secret, kMaxAgentMessageBytes)),
+      list_client_(http, endpoint, options_for(secret, kMaxAgentListBytes)) {}
+
+template <class Res, class Req>
+Task<Res> AgentClient::call(std::string method, Req request, Milliseconds deadline) {
+  connect::CallOptions options;
+  options.timeout = deadline;
+  auto response = co_await client_.unary<Res>(procedure(method), std::move(request), std::move(options));
+  if (!response) co_return fail(from_agent(std::move(response).error()));
+  co_return std::move(*response);
+}
+
+Task<rpc::CreateSandboxResponse> AgentClient::create(rpc::CreateSandboxRequest request) {
+  return call<rpc::CreateSandboxResponse>("CreateSandbox", std::move(request), kTransitionDeadline);
+}
+
+Task<> AgentClient::destroy(std::string sandbox_id) {
+  rpc::DestroySandboxRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  CO_TRY(
+      co_await call<rpc::DestroySandboxResponse>("DestroySandbox", std::move(request), kTransitionDeadline));
+  co_return Result<>{};
+}
+
+Task<> AgentClient::pause(std::string sandbox_id) {
+  rpc::PauseSandboxRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  CO_TRY(co_await call<rpc::PauseSandboxResponse>("PauseSandbox", std::move(request), kTransitionDeadline));
+  co_return Result<>{};
+}
+
+Task<rpc::ResumeSandboxResponse> AgentClient::resume(std::string sandbox_id, std::int32_t timeout_sec) {
+  rpc::ResumeSandboxRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_timeout_sec(timeout_sec);
+  return call<rpc::ResumeSandboxResponse>("ResumeSandbox", std::move(request), kTransitionDeadline);
+}
+
+Task<> AgentClient::ping(std::string sandbox_id) {
+  rpc::PingSandboxRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  CO_TRY(co_await call<rpc::PingSandboxResponse>("PingSandbox", std::move(request), kAgentCallDeadline));
+  co_return Result<>{};
+}
+
+Task<rpc::ListSandboxesResponse> AgentClient::list() {
+  connect::CallOptions options;
+  options.timeout = kAgentCallDeadline;
+  auto response = co_await list_client_.unary<rpc::ListSandboxesResponse>(
+      procedure("ListSandboxes"), rpc::ListSandboxesRequest(), std::move(options));
+  if (!response) co_return fail(from_agent(std::move(response).error()));
+  co_return std::move(*response);
+}
+
+Task<> AgentClient::acknowledge_auto_paused(std::vector<std::string> sandbox_ids) {
+  rpc::AcknowledgeAutoPausedRequest request;
+  for (std::string& id : sandbox_ids) request.add_sandbox_ids(std::move(id));
+  CO_TRY(co_await call<rpc::AcknowledgeAutoPausedResponse>("AcknowledgeAutoPaused", std::move(request),
+                                                           kAgentCallDeadline));
+  co_return Result<>{};
+}
+
+template <class Req>
+Task<std::unique_ptr<connect::ClientCall>> AgentClient::open(std::string method, Req request) {
+  auto call = co_await client_.stream(procedure(method));
+  if (!call) co_return fail(from_agent(std::move(call).error()));
+  auto sent = co_await (*call)->send(&request);
+  if (sent) sent = co_await (*call)->finish_sending();
+  if (!sent) co_return fail(from_agent(std::move(sent).error()));
+  co_return std::move(*call);
+}
+
+Task<std::unique_ptr<connect::ClientCall>> AgentClient::exec_stream(rpc::ExecStreamRequest request) {
+  return open("ExecStream", std::move(request));
+}
+
+Task<std::unique_ptr<connect::ClientCall>> AgentClient::read_file_stream(rpc::ReadFileStreamRequest request) {
+  return open("ReadFileStream", std::move(request));
+}
+
+Task<std::unique_ptr<connect::ClientCall>> AgentClient::write_file_stream() {
+  auto call = co_await client_.stream(procedure("WriteFileStream"));
+  if (!call) co_return fail(from_agent(std::move(call).error()));
+  co_return std::move(*call);
+}
+
+}  // namespace wrenn::control

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "connect/connect.h"
+#include "hostagent/v1/hostagent.pb.h"
+
+namespace wrenn::control {
+
+// Typed calls to a host agent with their deadlines. Errors tell an agent's own failure (reason "agent_error")
+// and an agent that cannot be reached ("host_unavailable") from wrong requests.
+class AgentClient {
+ public:
+  // `secret` empty: none is sent (mutual TLS).
+  AgentClient(std::shared_ptr<net::HttpClient> http, net::Endpoint endpoint, const std::string& secret);
+
+  Task<hostagent::v1::CreateSandboxResponse> create(hostagent::v1::CreateSandboxRequest request);
+  Task<> destroy(std::string sandbox_id);
+  Task<> pause(std::string sandbox_id);
+  Task<hostagent::v1::ResumeSandboxResponse> resume(std::string sandbox_id, std::int32_t timeout_sec);
+  Task<> ping(std::string sandbox_id);
+  Task<hostagent::v1::ListSandboxesResponse> list();
+  Task<> acknowledge_auto_paused(std::vector<std::string> sandbox_ids);
+
+  // Streams; dropping one ends it on the agent too.
+  Task<std::unique_ptr<connect::ClientCall>> exec_stream(hostagent::v1::ExecStreamRequest request);
+  Task<std::unique_ptr<connect::ClientCall>> read_file_stream(hostagent::v1::ReadFileStreamRequest request);
+  Task<std::unique_ptr<connect::ClientCall>> write_file_stream();
+
+ private:
+  template <class Res, class Req>
+  Task<Res> call(std::string method, Req request, Milliseconds deadline);
+  template <class Req>
+  Task<std::unique_ptr<connect::ClientCall>> open(std::string method, Req request);
+
+  connect::Client client_;
+  connect::Client list_client_;
+};
+
+}  // namespace wrenn::control

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "async/task.h"
+
+namespace wrenn::control {
+
+inline constexpr std::size_t kMaxJsonBytes = 1024 * 1024;
+inline constexpr std::size_t kMaxJsonDepth = 32;
+inline constexpr std::uint64_t kMaxBufferedFileBytes =
+    100ULL * 1024 * 1024;                                                 // files/write; streams have none
+inline constexpr std::size_t kMaxExecOutputBytes = 8 * 1024 * 1024;       // stdout + stderr of one exec
+inline constexpr std::size_t kMaxAllExecOutputBytes = 256 * 1024 * 1024;  // of all execs at once
+inline constexpr std::size_t kChunkBytes = 64 * 1024;
+inline constexpr std::size_t kMaxPartHeaderBytes = 16 * 1024;
+inline constexpr std::size_t kMaxParts = 32;
+inline constexpr std::size_t kMaxAgentMessageBytes = 4 * 1024 * 1024;
+inline constexpr std::size_t kMaxAgentListBytes = 64 * 1024 * 1024;
+inline constexpr std::size_t kMaxTransitions = 256;  // running at once; further requests get 503
+inline constexpr std::size_t kMaxSweepsAtOnce = 4;
+inline constexpr std::size_t kMaxCachedKeys = 10'000;
+inline constexpr std::size_t kMaxTrackedPeers = 10'000;
+inline constexpr int kMaxAuthFailures = 30;  // of one peer in kAuthWindow
+inline constexpr std::size_t kDefaultListLimit = 1'000;
+inline constexpr std::size_t kMaxListLimit = 10'000;
+inline constexpr std::uint64_t kMaxDrainBytes = 256ULL * 1024 * 1024;  // read on after an early refusal
+
+inline constexpr Milliseconds kTransitionDeadline{300'000};
+inline constexpr Milliseconds kAgentCallDeadline{15'000};
+inline constexpr Milliseconds kBodyReadDeadline{60'000};    // between two pieces of a client's body
+inline constexpr Milliseconds kBodyWriteDeadline{120'000};  // a client that stopped reading
+inline constexpr Milliseconds kAgentDataDeadline{120'000};
+inline constexpr Milliseconds kSocketAuthDeadline{5'000};
+inline constexpr Milliseconds kSocketStartDeadline{30'000};
+inline constexpr Milliseconds kDrainDeadline{10'000};
+inline constexpr Milliseconds kReconcilePeriod{5'000};
+inline constexpr Milliseconds kKeyCacheTime{10'000};
+inline constexpr Milliseconds kAuthWindow{60'000};
+inline constexpr Milliseconds kDestroyWait{60'000};       // for another transition to end
+inline constexpr Milliseconds kOutcomeRetryTime{60'000};  // writing a result while the database is away
+inline constexpr Milliseconds kShutdownGrace{10'000};
+
+}  // namespace wrenn::control
