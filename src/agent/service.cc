@@ -8,10 +8,6 @@ namespace wrenn::agent {
 
 namespace {
 
-std::string procedure(std::string_view method) {
-  return fmt::format("/hostagent.v1.HostAgentService/{}", method);
-}
-
 connect::ServerOptions with_limit(std::size_t bytes) {
   connect::ServerOptions options;
   options.max_message_bytes = bytes;
