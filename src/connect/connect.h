@@ -19,8 +19,8 @@ using google::protobuf::Message;
 // What a handler sees of a call.
 struct CallContext {
   net::Headers request_headers;
-  net::Headers response_headers;   // sent before the first message
-  net::Headers response_trailers;  // sent at the end
+  net::Headers response_headers;        // sent before the first message
+  net::Headers response_trailers;       // sent at the end
   std::optional<Milliseconds> timeout;  // the client's Connect-Timeout-Ms; already enforced by the server
   std::string peer;
 };
@@ -82,28 +82,28 @@ class Router {
     add(std::move(procedure), Kind::kUnary, side_effect_free,
         [handler = std::move(handler)](Context context, MessageReader* in, MessageWriter* out) -> Task<> {
           return call_unary<Req, Res>(handler, std::move(context), in, out);
-        }, Req::default_instance());
+        });
   }
   template <class Req, class Res>
   void server_stream(std::string procedure, std::function<Task<>(Context, Req, Writer<Res>)> handler) {
     add(std::move(procedure), Kind::kServerStream, false,
         [handler = std::move(handler)](Context context, MessageReader* in, MessageWriter* out) -> Task<> {
           return call_server_stream<Req, Res>(handler, std::move(context), in, out);
-        }, Req::default_instance());
+        });
   }
   template <class Req, class Res>
   void client_stream(std::string procedure, std::function<Task<Res>(Context, Reader<Req>)> handler) {
     add(std::move(procedure), Kind::kClientStream, false,
         [handler = std::move(handler)](Context context, MessageReader* in, MessageWriter* out) -> Task<> {
           return call_client_stream<Req, Res>(handler, std::move(context), in, out);
-        }, Req::default_instance());
+        });
   }
   template <class Req, class Res>
   void bidi(std::string procedure, std::function<Task<>(Context, Reader<Req>, Writer<Res>)> handler) {
     add(std::move(procedure), Kind::kBidi, false,
         [handler = std::move(handler)](Context context, MessageReader* in, MessageWriter* out) -> Task<> {
           return handler(std::move(context), Reader<Req>(in), Writer<Res>(out));
-        }, Req::default_instance());
+        });
   }
 
   bool knows(std::string_view path) const;
@@ -112,7 +112,7 @@ class Router {
 
  private:
   using RawHandler = std::function<Task<>(Context, MessageReader*, MessageWriter*)>;
-  void add(std::string procedure, Kind kind, bool side_effect_free, RawHandler handler, const Message& request);
+  void add(std::string procedure, Kind kind, bool side_effect_free, RawHandler handler);
 
   template <class Req, class Res>
   static Task<> call_unary(std::function<Task<Res>(Context, Req)> handler, Context context, MessageReader* in,
@@ -171,7 +171,7 @@ struct ClientOptions {
   bool json = false;      // protobuf otherwise
   bool compress = false;  // gzip requests above 1 KiB
   std::size_t max_message_bytes = 4 * 1024 * 1024;
-  net::Headers headers;   // with every call
+  net::Headers headers;  // with every call
 };
 
 class Client {
