@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Runs the tests on real VMs: tests/functional and tests/faults. Prints "N passed, N failed" as its last line.
+#
+# usage: run.sh [pytest arguments]
+#   WRENN_TEST_DIR  holds kernels/ and images/ (default: WRENN_DIR, then /var/lib/wrenn)
+#   WRENN_BUILDS    holds the programs (default: builds/)
+set -uo pipefail
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$repo"
+venv=build/venv
+
+# Made again when the requirements change.
+wanted=$(sha256sum tests/requirements.txt | cut -d' ' -f1)
+if [ "$(cat "$venv/.requirements" 2>/dev/null)" != "$wanted" ]; then
+  mkdir -p build
+  python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt || {
+    echo "run.sh: cannot make $venv (python3-venv and a package index are needed)" >&2
+    echo "0 passed, 1 failed"
+    exit 1
+  }
+  echo "$wanted" >"$venv/.requirements"
+fi
+
+# Namespaces, mounts and VMs of a run are its own; a second run would share the host's one agent.
+mkdir -p build
+exec 9>build/functional.lock
+flock -w 1800 9 || { echo "run.sh: another run goes on"; echo "0 passed, 1 failed"; exit 1; }
+
+report=build/functional.xml
+rm -f "$report"
+targets=(tests/functional tests/faults)
+for argument in "$@"; do
+  case $argument in tests/*) targets=() ;; esac
+done
+PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -c tests/pytest.ini --rootdir tests --junitxml "$report" \
+  "${targets[@]}" "$@" 9>&-
+code=$?
+"$venv/bin/python" - "$report" "$code" <<'PY'
+import sys
+import xml.etree.ElementTree as ElementTree
+try:
+    suite = ElementTree.parse(sys.argv[1]).getroot().find("testsuite")
+    failed = int(suite.get("failures")) + int(suite.get("errors"))
+    passed = int(suite.get("tests")) - failed - int(suite.get("skipped"))
+except (OSError, ElementTree.ParseError, AttributeError):
+    passed, failed = 0, 1
+if int(sys.argv[2]) != 0:
+    failed = max(failed, 1)
+print(f"{passed} passed, {failed} failed")
+PY
+exit "$code"

@@ -1,0 +1,38 @@
+"""Waiting with a deadline: nothing in the tests waits for ever, and a wait that fails says for what."""
+import time
+
+
+class WaitFailed(AssertionError):
+    pass
+
+
+def until(condition, limit_sec, what, every_sec=0.05, abort=None):
+    """Polls `condition` until it answers something true, and returns that.
+
+    Exceptions of the condition count as "not yet"; the last one is part of the failure message. `abort` may
+    return a sentence that ends the wait at once (for example "the agent died").
+    """
+    began = time.monotonic()
+    last = "never true"
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+            last = f"last answer: {value!r}"
+        except Exception as error:  # pylint: disable=broad-except
+            last = f"last error: {type(error).__name__}: {error}"
+        reason = abort() if abort else None
+        if reason:
+            raise WaitFailed(f"waiting for {what}: {reason} ({last})")
+        if time.monotonic() - began > limit_sec:
+            raise WaitFailed(f"waited {limit_sec:g} s for {what}; {last}")
+        time.sleep(every_sec)
+
+
+class Stopwatch:
+    def __init__(self):
+        self.began = time.monotonic()
+
+    def seconds(self):
+        return time.monotonic() - self.began
