@@ -1,12 +1,12 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <sys/types.h>
 
 #include "async/async.h"
 
@@ -20,8 +20,8 @@ struct Shape {
   std::string accel;    // "kvm" or "tcg"
   std::string version;  // of the VMM binary, "7.2.22"
   std::string cpu_model;
-  int vcpus = 1;        // 1..32
-  int memory_mib = 512; // 128..65536
+  int vcpus = 1;         // 1..32
+  int memory_mib = 512;  // 128..65536
 };
 
 struct DiskSpec {
@@ -33,20 +33,26 @@ struct VmSpec {
   std::string id;       // names sockets and logs
   std::string run_dir;  // exists; the driver's sockets, pid file and bounded log live here
   Shape shape;
-  std::string kernel;      // bzImage (QEMU) or vmlinux (Firecracker)
+  std::string kernel;  // bzImage (QEMU) or vmlinux (Firecracker)
   std::string initramfs;
   std::string kernel_args;
-  DiskSpec base;           // guest vda, read-only
-  DiskSpec overlay;        // guest vdb, writable
+  DiskSpec base;     // guest vda, read-only
+  DiskSpec overlay;  // guest vdb, writable
   // The RAM's file. boot: created sparse, or empty for anonymous memory. load: the template's memory, mapped
   // privately and never written.
   std::string memory_file;
-  std::string netns;       // name below /run/netns; the VMM starts inside it
+  std::string netns;  // name below /run/netns; the VMM starts inside it
   std::string tap = "tap0";
   std::string mac = "02:FC:00:00:00:05";
+  // File for the guest's console output; empty: no serial port, which is right for anything untrusted since
+  // the file is unbounded. A load must say the same as its boot.
+  std::string serial_log;
   // The new process writes its pid to each before exec, so that nothing of the VM runs outside its cgroup.
   std::vector<std::string> cgroup_procs_files;
 };
+
+// Kernel arguments every guest should boot with (VmSpec::kernel_args).
+std::string default_kernel_args();
 
 // Names a process beyond pid recycling.
 struct ProcessIdentity {

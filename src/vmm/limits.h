@@ -1,0 +1,26 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+namespace wrenn::vmm {
+
+// From spawning the monitor to its greeting. Generous: many may start at once on a busy host.
+inline constexpr std::chrono::seconds kStartLimit{20};
+// One command that touches no disk.
+inline constexpr std::chrono::seconds kCommandLimit{10};
+// Commands that drain or write disks.
+inline constexpr std::chrono::seconds kDiskCommandLimit{60};
+// From SIGKILL to the process being gone; exit frees all of the guest's memory.
+inline constexpr std::chrono::seconds kKillLimit{30};
+// Booting the probe guest under KVM; it takes well below a second where KVM works.
+inline constexpr std::chrono::seconds kProbeLimit{4};
+// One message of the monitor.
+inline constexpr std::size_t kMaxQmpMessageBytes = std::size_t{1024} * 1024;
+// What is kept of a monitor's own error output.
+inline constexpr std::size_t kMonitorLogBytes = std::size_t{64} * 1024;
+inline constexpr int kMaxVcpus = 32;
+inline constexpr int kMinMemoryMib = 128;
+inline constexpr int kMaxMemoryMib = 65536;
+
+}  // namespace wrenn::vmm

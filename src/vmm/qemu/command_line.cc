@@ -1,0 +1,134 @@
+#include "vmm/qemu/command_line.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "vmm/limits.h"
+
+namespace wrenn::vmm::qemu {
+namespace {
+
+// Translated guest code kept, for emulation. Bigger saves little time and costs host memory per sandbox.
+constexpr int kTranslationCacheMib = 32;
+
+// QEMU splits options at commas; a comma inside a value is doubled.
+std::string quoted(const std::string& value) {
+  std::string out;
+  for (const char c : value) {
+    out += c;
+    if (c == ',') out += ',';
+  }
+  return out;
+}
+
+std::string accelerator(const Shape& shape) {
+  if (shape.accel == "kvm") return "kvm";
+  return fmt::format("tcg,thread={},tb-size={}", shape.vcpus > 1 ? "multi" : "single", kTranslationCacheMib);
+}
+
+bool is_safe(const std::string& text) {
+  return std::ranges::none_of(text, [](char c) { return c == '\0' || c == '\n'; });
+}
+
+}  // namespace
+
+Result<> check_spec(const VmSpec& spec) {
+  const Shape& shape = spec.shape;
+  if (shape.driver != "qemu" || (shape.accel != "kvm" && shape.accel != "tcg")) {
+    return fail(Code::kFailedPrecondition,
+                "this host cannot run " + shape.driver + "/" + shape.accel + " VMs");
+  }
+  if (shape.vcpus < 1 || shape.vcpus > kMaxVcpus) return fail(Code::kInvalidArgument, "vcpus must be 1..32");
+  if (shape.memory_mib < kMinMemoryMib || shape.memory_mib > kMaxMemoryMib) {
+    return fail(Code::kInvalidArgument, "memory must be 128..65536 MiB");
+  }
+  for (const std::string* text : {&spec.id, &spec.run_dir, &spec.kernel, &spec.initramfs, &spec.kernel_args,
+                                  &spec.base.path, &spec.overlay.path, &spec.memory_file, &spec.netns,
+                                  &spec.tap, &spec.mac, &spec.serial_log, &shape.cpu_model}) {
+    if (!is_safe(*text)) return fail(Code::kInvalidArgument, "a VM setting holds a line break");
+  }
+  if (spec.netns.find('/') != std::string::npos)
+    return fail(Code::kInvalidArgument, "bad network namespace name");
+  return {};
+}
+
+std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint64_t tsc_khz) {
+  const Shape& shape = spec.shape;
+  const bool serial = !spec.serial_log.empty();
+  std::vector<std::string> argv{
+      kBinary, "-name", "guest=" + quoted(spec.id),
+      // No devices but those below, no configuration files, no window, no reset: a guest that reboots ends.
+      "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox",
+      "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-machine",
+      fmt::format("microvm,acpi=on,isa-serial={},rtc=on,memory-backend=mem,mem-merge=off,"
+                  "dump-guest-core=off",
+                  serial ? "on" : "off"),
+      "-accel", accelerator(shape), "-cpu", shape.cpu_model, "-smp", std::to_string(shape.vcpus), "-m",
+      fmt::format("{}M", shape.memory_mib),
+      // A private mapping: pages the guest writes become anonymous, which is how a capture finds them.
+      "-object",
+      fmt::format("memory-backend-file,id=mem,size={}M,share=off,mem-path={}", shape.memory_mib,
+                  quoted(spec.memory_file)),
+      "-global", "migration.send-configuration=off", "-chardev",
+      fmt::format("socket,id=qmp,fd={},server=on,wait=off", kQmpListenFd), "-mon",
+      "chardev=qmp,mode=control"};
+  const auto add = [&argv](std::initializer_list<std::string> words) { argv.insert(argv.end(), words); };
+  add({"-drive",
+       fmt::format("if=none,id=base,format=raw,readonly=on,file.locking=off,file={}", quoted(spec.base.path)),
+       "-device", "virtio-blk-device,drive=base,logical_block_size=512"});
+  // Without host flushes: a host crash loses the guest's memory, thus the sandbox, anyway, and a capture
+  // syncs the file itself.
+  add({"-drive",
+       fmt::format("if=none,id=overlay,format=raw,cache=unsafe,discard=unmap,file={}",
+                   quoted(spec.overlay.path)),
+       "-device", "virtio-blk-device,drive=overlay"});
+  if (!spec.tap.empty()) {
+    add({"-netdev", fmt::format("tap,id=net0,ifname={},script=no,downscript=no,vhost=off", quoted(spec.tap)),
+         "-device", fmt::format("virtio-net-device,netdev=net0,mac={}", quoted(spec.mac))});
+  }
+  add({"-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0"});
+  if (serial) {
+    add({"-chardev", "file,id=serial,append=on,path=" + quoted(spec.serial_log), "-serial",
+         "chardev:serial"});
+  }
+  if (start == Start::kLoad) {
+    add({"-S", "-incoming", fmt::format("fd:{}", kStateFd)});
+    return argv;
+  }
+  std::string kernel_args = spec.kernel_args;
+  // The kernel's own measurement fails on a busy host, and without it the guest hangs.
+  if (shape.accel == "tcg" && tsc_khz > 0) kernel_args += fmt::format(" tsc_early_khz={}", tsc_khz);
+  add({"-kernel", spec.kernel, "-initrd", spec.initramfs, "-append", kernel_args});
+  return argv;
+}
+
+std::vector<std::string> probe_command_line(const std::string& accel, const std::string& kernel,
+                                            const std::string& initramfs) {
+  return {kBinary,
+          "-nodefaults",
+          "-no-user-config",
+          "-display",
+          "none",
+          "-no-reboot",
+          "-machine",
+          "microvm,acpi=on,isa-serial=on,rtc=on",
+          "-accel",
+          accel,
+          "-cpu",
+          "max",
+          "-m",
+          "128M",
+          "-serial",
+          "stdio",
+          "-monitor",
+          "none",
+          "-kernel",
+          kernel,
+          "-initrd",
+          initramfs,
+          "-append",
+          "console=ttyS0 quiet wrenn.probe"};
+}
+
+}  // namespace wrenn::vmm::qemu

@@ -1,0 +1,259 @@
+// Real guests under emulation (QEMU TCG). Needs root, QEMU and what scripts/build-guest.sh makes; skipped
+// without. The guest's agent is replaced, through the overlay disk, by a script that counts on the console.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "sys/file.h"
+#include "sys/process.h"
+#include "vmm/qemu/qemu_driver.h"
+
+namespace wrenn::vmm::qemu {
+namespace {
+
+using testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kGuestLimit{60};
+constexpr std::size_t kPage = 4096;
+constexpr const char* kCounter =
+    "#!/bin/bash\n"
+    "mount -t proc proc /proc\n"
+    "for ((n = 0;; n++)); do echo \"TICK $n\" >/dev/ttyS0; sleep 0.05; done\n";
+
+std::string wrenn_dir() {
+  const char* dir = std::getenv("WRENN_DIR");
+  return dir != nullptr ? dir : "/var/lib/wrenn";
+}
+
+double since_ms(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+// The last complete "TICK n" of a console, or -1.
+int last_tick(const std::string& path) {
+  const auto text = sys::read_file(path);
+  if (!text) return -1;
+  const auto end = text->rfind('\n');
+  const auto at = text->rfind("TICK ", end);
+  return end == std::string::npos || at == std::string::npos ? -1 : std::atoi(text->c_str() + at + 5);
+}
+
+int first_tick(const std::string& path) {
+  const auto text = sys::read_file(path);
+  const auto at = text ? text->find("TICK ") : std::string::npos;
+  return at == std::string::npos ? -1 : std::atoi(text->c_str() + at + 5);
+}
+
+Task<> wait_for_tick(std::string path, int wanted) {
+  const auto deadline = Clock::now() + kGuestLimit;
+  while (last_tick(path) < wanted) {
+    if (Clock::now() > deadline) {
+      const auto text = sys::read_file(path);
+      co_return fail(Code::kDeadlineExceeded, "the guest did not count; console: " + text.value_or(""));
+    }
+    CO_TRY(co_await async::sleep_for(Milliseconds(20)));
+  }
+  co_return Result<>{};
+}
+
+// All of RAM as one sparse file.
+Result<> copy_ram(pid_t pid, RamRegion ram, const std::string& path) {
+  const auto from = TRY(sys::open_file("/proc/" + std::to_string(pid) + "/mem", O_RDONLY));
+  const auto to = TRY(sys::open_file(path, O_RDWR | O_CREAT | O_EXCL));
+  if (::ftruncate(to.get(), static_cast<off_t>(ram.size)) != 0) return fail_errno("ftruncate");
+  std::string page(kPage, '\0');
+  for (std::uint64_t offset = 0; offset < ram.size; offset += kPage) {
+    TRY(sys::pread_all(from.get(), page.data(), kPage, ram.address + offset));
+    if (std::ranges::all_of(page, [](char c) { return c == '\0'; })) continue;
+    TRY(sys::pwrite_all(to.get(), page, offset));
+  }
+  return {};
+}
+
+// Pages of the process that nobody else has.
+long private_kib(pid_t pid) {
+  const auto text = sys::read_file("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  long total = 0;
+  for (const char* name : {"\nPrivate_Clean:", "\nPrivate_Dirty:"}) {
+    const auto at = text ? text->find(name) : std::string::npos;
+    if (at != std::string::npos) total += std::atol(text->c_str() + at + std::string_view(name).size());
+  }
+  return total;
+}
+
+class QemuTcgNeedsRoot : public testing::Test {
+ protected:
+  void SetUp() override {
+    base_ = wrenn_dir() + "/images/minimal/rootfs.ext4";
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+    if (!sys::exists(base_) || !sys::exists(wrenn_dir() + "/kernels/digest")) {
+      GTEST_SKIP() << "needs scripts/build-guest.sh to have run";
+    }
+    auto made = sys::TempDir::make("wrenn-vmm");
+    ASSERT_TRUE(made);
+    dir_.emplace(std::move(*made));
+    ASSERT_TRUE(make_overlay());
+    auto version = binary_version();
+    ASSERT_TRUE(version) << version.error().to_string();
+    driver_.emplace(loop_.executor(), "tcg", *version);
+  }
+
+  Result<> make_overlay() {
+    const std::string tree = path("tree") + "/upper/usr/local/bin";
+    TRY(sys::mkdirs(tree));
+    TRY(sys::write_file(tree + "/envd", kCounter, 0755));
+    sys::SpawnSpec command;
+    command.argv = {"mke2fs", "-q", "-t", "ext4", "-d", path("tree"), path("overlay.ext4"), "256M"};
+    TRY(sys::run_checked(std::move(command), std::chrono::seconds(30)));
+    return {};
+  }
+
+  std::string path(const std::string& name) const { return dir_->path() + "/" + name; }
+
+  VmSpec spec(const std::string& console) const {
+    VmSpec out;
+    out.id = "vmm-test";
+    out.run_dir = dir_->path();
+    out.shape = driver_->base_shape();
+    out.shape.memory_mib = 256;
+    out.kernel = wrenn_dir() + "/kernels/bzImage";
+    out.initramfs = wrenn_dir() + "/kernels/initramfs.cpio.gz";
+    out.kernel_args = default_kernel_args() + " console=ttyS0";
+    out.base = {.path = base_, .read_only = true};
+    out.overlay = {.path = path("overlay.ext4"), .read_only = false};
+    out.tap.clear();
+    out.serial_log = path(console);
+    return out;
+  }
+
+  void run(Task<> task) {
+    const auto result = loop_.run_plain(std::move(task));
+    ASSERT_TRUE(result) << result.error().to_string();
+  }
+
+  Task<> save_and_load();
+  Task<> adopt();
+  Task<> refuse();
+
+  async::Loop loop_{2};
+  std::optional<sys::TempDir> dir_;
+  std::optional<QemuDriver> driver_;
+  std::string base_;
+};
+
+Task<> QemuTcgNeedsRoot::save_and_load() {
+  auto began = Clock::now();
+  auto vm = CO_TRY(co_await driver_->boot(spec("console1")));
+  std::printf("boot: spawn to control connection %.1f ms\n", since_ms(began));
+  CO_TRY(co_await wait_for_tick(path("console1"), 5));
+  std::printf("boot: spawn to a program's output %.0f ms\n", since_ms(began));
+  EXPECT_FALSE(co_await vm->save_device_state(path("early"))) << "saved a running VM";
+
+  began = Clock::now();
+  CO_TRY(co_await vm->pause());
+  CO_TRY(co_await vm->pause());  // idempotent
+  CO_TRY(co_await vm->save_device_state(path("state")));
+  std::printf("pause and save device state: %.1f ms\n", since_ms(began));
+  const int stopped_at = last_tick(path("console1"));
+  const auto ram = CO_TRY(co_await vm->ram());
+  CO_TRY(copy_ram(vm->process().pid, ram, path("memory")));
+
+  // A capture without killing: the guest goes on, then is stopped for good.
+  CO_TRY(co_await vm->resume());
+  CO_TRY(co_await wait_for_tick(path("console1"), stopped_at + 3));
+  CO_TRY(co_await vm->kill());
+  CO_TRY(co_await vm->kill());
+  EXPECT_FALSE(vm->alive());
+  CO_TRY(co_await vm->wait_exit());
+  EXPECT_EQ((co_await vm->stats()).error().code(), Code::kUnavailable);
+
+  VmSpec again = spec("console2");
+  again.memory_file = path("memory");
+  began = Clock::now();
+  auto loaded = CO_TRY(co_await driver_->load(again, path("state")));
+  std::printf("load: spawn to loaded %.1f ms\n", since_ms(began));
+  CO_TRY(co_await async::sleep_for(Milliseconds(300)));
+  EXPECT_EQ(first_tick(path("console2")), -1) << "a loaded VM ran before resume";
+  began = Clock::now();
+  CO_TRY(co_await loaded->resume());
+  std::printf("resume: %.1f ms\n", since_ms(began));
+  CO_TRY(co_await wait_for_tick(path("console2"), stopped_at + 20));
+  const int first = first_tick(path("console2"));
+  EXPECT_GE(first, stopped_at);
+  EXPECT_LE(first, stopped_at + 1) << "the guest did not go on where it stood";
+  const auto stats = CO_TRY(co_await loaded->stats());
+  EXPECT_GT(stats.cpu_time_us, 0U);
+  std::printf("loaded and counting: RSS %llu KiB, private %ld KiB\n",
+              static_cast<unsigned long long>(stats.rss_bytes / 1024), private_kib(loaded->process().pid));
+  co_return co_await loaded->kill();
+}
+
+TEST_F(QemuTcgNeedsRoot, SavedGuestGoesOnWhereItStood) { run(save_and_load()); }
+
+Task<> QemuTcgNeedsRoot::adopt() {
+  auto vm = CO_TRY(co_await driver_->boot(spec("console")));
+  CO_TRY(co_await wait_for_tick(path("console"), 1));
+  const ProcessIdentity identity = vm->process();
+  vm.reset();  // as when the agent dies: the connection closes, the VM stays
+
+  ProcessIdentity other = identity;
+  ++other.start_time;
+  const auto wrong = co_await driver_->adopt(spec("console"), other);
+  EXPECT_EQ(wrong.error().code(), Code::kNotFound);
+
+  auto adopted = CO_TRY(co_await driver_->adopt(spec("console"), identity));
+  EXPECT_TRUE(adopted->alive());
+  CO_TRY(co_await adopted->pause());
+  CO_TRY(co_await async::sleep_for(Milliseconds(100)));
+  const int stopped_at = last_tick(path("console"));
+  CO_TRY(co_await async::sleep_for(Milliseconds(300)));
+  EXPECT_EQ(last_tick(path("console")), stopped_at);
+  CO_TRY(co_await adopted->ram());
+  CO_TRY(co_await adopted->resume());
+  CO_TRY(co_await wait_for_tick(path("console"), stopped_at + 2));
+
+  ::kill(identity.pid, SIGKILL);
+  const auto exit = co_await adopted->wait_exit();
+  EXPECT_FALSE(exit);
+  EXPECT_EQ((co_await adopted->pause()).error().code(), Code::kUnavailable);
+  const auto late = co_await driver_->adopt(spec("console"), identity);
+  EXPECT_EQ(late.error().code(), Code::kNotFound);
+  co_return Result<>{};
+}
+
+TEST_F(QemuTcgNeedsRoot, AdoptsARunningVmAndNoOther) { run(adopt()); }
+
+Task<> QemuTcgNeedsRoot::refuse() {
+  VmSpec no_disk = spec("console");
+  no_disk.base.path = path("absent.ext4");
+  const auto failed = co_await driver_->boot(no_disk);
+  EXPECT_FALSE(failed);
+  if (!failed) EXPECT_THAT(failed.error().message(), HasSubstr("absent.ext4"));
+
+  CO_TRY(sys::write_file(path("bad-state"), "this is no device state, far from it"));
+  VmSpec bad = spec("console");
+  bad.memory_file = path("memory");
+  CO_TRY(sys::write_file(path("memory"), "short"));
+  const auto short_memory = co_await driver_->load(bad, path("bad-state"));
+  EXPECT_EQ(short_memory.error().reason(), "snapshot_corrupt");
+  EXPECT_EQ(::truncate(path("memory").c_str(), off_t{256} << 20), 0);
+  const auto corrupt = co_await driver_->load(bad, path("bad-state"));
+  EXPECT_FALSE(corrupt);
+
+  VmSpec other = spec("console");
+  other.shape.version = "0.1";
+  EXPECT_EQ((co_await driver_->boot(other)).error().reason(), "incompatible_vmm");
+  co_return Result<>{};
+}
+
+TEST_F(QemuTcgNeedsRoot, RefusesWhatCannotRunAndSaysWhy) { run(refuse()); }
+
+}  // namespace
+}  // namespace wrenn::vmm::qemu

@@ -1,0 +1,138 @@
+#include "vmm/qemu/qmp.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+
+#include "vmm/limits.h"
+
+namespace wrenn::vmm::qemu {
+namespace {
+
+constexpr int kListenBacklog = 8;
+
+// A socket address holds 107 characters; going through the folder's descriptor lifts that limit.
+struct ShortPath {
+  sys::Fd folder;
+  std::string path;
+};
+
+Result<ShortPath> shorten(const std::string& path) {
+  const auto slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  sys::Fd fd(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return fail_errno("open " + folder);
+  const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  std::string through = "/proc/self/fd/" + std::to_string(fd.get()) + "/" + name;
+  if (through.size() >= sizeof(sockaddr_un::sun_path))
+    return fail(Code::kInvalidArgument, path + ": name too long");
+  return ShortPath{.folder = std::move(fd), .path = std::move(through)};
+}
+
+}  // namespace
+
+Result<sys::Fd> listen_unix(const std::string& path) {
+  const ShortPath place = TRY(shorten(path));
+  ::unlink(place.path.c_str());
+  sys::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return fail_errno("socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  place.path.copy(address.sun_path, sizeof address.sun_path - 1);
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return fail_errno("bind " + path);
+  }
+  if (::chmod(place.path.c_str(), 0600) != 0) return fail_errno("chmod " + path);
+  if (::listen(fd.get(), kListenBacklog) != 0) return fail_errno("listen " + path);
+  return fd;
+}
+
+void QmpClient::close() {
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+  buffer_.clear();
+}
+
+Task<> QmpClient::connect(std::string path, Milliseconds limit) {
+  close();
+  auto opened = co_await async::with_timeout(open_session(std::move(path)), limit, "connecting to QEMU");
+  if (!opened) {
+    close();
+    co_return std::unexpected(std::move(opened).error());
+  }
+  co_return Result<>{};
+}
+
+Task<> QmpClient::open_session(std::string path) {
+  const ShortPath place = CO_TRY(shorten(path));
+  const asio::local::stream_protocol::endpoint endpoint(place.path);
+  const auto [ec] = co_await socket_.async_connect(endpoint, asio::as_tuple(asio::use_awaitable));
+  if (ec) co_return fail(Code::kUnavailable, "connect to QEMU at " + path + ": " + ec.message());
+  const auto greeting = CO_TRY(co_await read_message());
+  if (!greeting.contains("QMP")) co_return fail(Code::kInternal, "QEMU sent no greeting");
+  CO_TRY(co_await exchange("qmp_capabilities", {}));
+  co_return Result<>{};
+}
+
+Task<boost::json::value> QmpClient::execute(std::string command, boost::json::object arguments,
+                                            Milliseconds limit) {
+  const std::string what = "QEMU command " + command;
+  co_return co_await async::with_timeout(exchange(std::move(command), std::move(arguments)), limit, what);
+}
+
+Task<> QmpClient::send(std::string line) {
+  const auto [ec, written] =
+      co_await asio::async_write(socket_, asio::buffer(line), asio::as_tuple(asio::use_awaitable));
+  if (ec) {
+    // Half a message would garble every later one.
+    close();
+    co_return fail(Code::kUnavailable, "write to QEMU: " + ec.message());
+  }
+  co_return Result<>{};
+}
+
+Task<boost::json::value> QmpClient::exchange(std::string command, boost::json::object arguments) {
+  if (co_await async::is_cancelled()) co_return fail(async::canceled_error());
+  if (!connected()) co_return fail(Code::kUnavailable, "not connected to QEMU");
+  const std::uint64_t id = next_id_++;
+  boost::json::object message{{"execute", command}, {"id", id}};
+  if (!arguments.empty()) message["arguments"] = std::move(arguments);
+  CO_TRY(co_await send(boost::json::serialize(message) + "\n"));
+  for (;;) {
+    const auto reply = CO_TRY(co_await read_message());
+    // Events carry no id, late answers an older one.
+    const auto* reply_id = reply.if_contains("id");
+    if (reply_id == nullptr || *reply_id != boost::json::value(id)) continue;
+    if (const auto* value = reply.if_contains("return")) co_return *value;
+    std::string description = "unknown error";
+    if (const auto* error = reply.if_contains("error"); error != nullptr && error->is_object()) {
+      const auto* text = error->get_object().if_contains("desc");
+      if (text != nullptr && text->is_string()) description = text->get_string().c_str();
+    }
+    co_return fail(Code::kInternal, "QEMU command " + command + ": " + description);
+  }
+}
+
+Task<boost::json::object> QmpClient::read_message() {
+  const auto [ec, size] = co_await asio::async_read_until(
+      socket_, asio::dynamic_buffer(buffer_, kMaxQmpMessageBytes), '\n', asio::as_tuple(asio::use_awaitable));
+  if (ec == asio::error::operation_aborted) co_return fail(async::canceled_error());
+  if (ec) {
+    close();
+    co_return fail(Code::kUnavailable, "QEMU closed its control connection: " + ec.message());
+  }
+  boost::system::error_code parse_error;
+  auto value = boost::json::parse(std::string_view(buffer_).substr(0, size), parse_error);
+  buffer_.erase(0, size);
+  if (parse_error || !value.is_object()) co_return fail(Code::kInternal, "QEMU sent a malformed message");
+  co_return std::move(value.get_object());
+}
+
+}  // namespace wrenn::vmm::qemu

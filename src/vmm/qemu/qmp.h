@@ -1,0 +1,43 @@
+#pragma once
+
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
+#include <string>
+
+#include "async/async.h"
+#include "sys/fd.h"
+
+// The QEMU machine protocol: one JSON message a line over a unix socket.
+namespace wrenn::vmm::qemu {
+
+// A listening unix socket at `path` (any length) for QEMU to inherit, so that a client can connect before
+// QEMU runs and nobody has to poll for the socket to appear. A stale socket file is replaced.
+Result<sys::Fd> listen_unix(const std::string& path);
+
+class QmpClient {
+ public:
+  explicit QmpClient(const asio::any_io_executor& executor) : socket_(executor) {}
+
+  // Connects, reads the greeting and leaves negotiation mode. QEMU serves one client at a time: the greeting
+  // comes once an earlier connection is closed. kUnavailable when QEMU ends meanwhile.
+  Task<> connect(std::string path, Milliseconds limit);
+  // Runs a command and answers its "return" value. An error of QEMU's is kInternal with its description;
+  // kUnavailable when the connection is gone. One call at a time. After kDeadlineExceeded the connection
+  // stays usable: the late answer is skipped.
+  Task<boost::json::value> execute(std::string command, boost::json::object arguments, Milliseconds limit);
+  bool connected() const { return socket_.is_open(); }
+  void close();
+
+ private:
+  Task<> open_session(std::string path);
+  Task<boost::json::value> exchange(std::string command, boost::json::object arguments);
+  Task<boost::json::object> read_message();
+  Task<> send(std::string line);
+
+  asio::local::stream_protocol::socket socket_;
+  std::string buffer_;
+  std::uint64_t next_id_ = 1;
+};
+
+}  // namespace wrenn::vmm::qemu

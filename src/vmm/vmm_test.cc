@@ -1,0 +1,201 @@
+#include "vmm/vmm.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "sys/file.h"
+#include "vmm/proc.h"
+#include "vmm/qemu/command_line.h"
+#include "vmm/qemu/qmp.h"
+
+namespace wrenn::vmm {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr std::uint64_t kMiB = 1024 * 1024;
+
+VmSpec small_vm() {
+  VmSpec spec;
+  spec.id = "sb-test";
+  spec.run_dir = "/run/x";
+  spec.shape = {
+      .driver = "qemu", .accel = "tcg", .version = "7.2", .cpu_model = "max", .vcpus = 1, .memory_mib = 512};
+  spec.kernel = "/k";
+  spec.initramfs = "/i";
+  spec.kernel_args = "quiet";
+  spec.base = {.path = "/base", .read_only = true};
+  spec.overlay = {.path = "/over,lay", .read_only = false};
+  spec.memory_file = "/mem";
+  return spec;
+}
+
+TEST(FindRam, TakesThePrivateFileMappingOfTheRightSize) {
+  const auto ram = find_ram(
+      "7f0000000000-7f0010000000 rw-s 00000000 fe:00 11 /other\n"
+      "7f1000000000-7f1010000000 rw-p 00000000 fe:00 12 /memory (deleted)\n"
+      "7f2000000000-7f2010000000 rw-p 00000000 00:00 0 \n"
+      "7f3000000000-7f3000100000 rw-p 00000000 fe:00 13 /lib\n",
+      256 * kMiB);
+  ASSERT_TRUE(ram);
+  EXPECT_EQ(ram->address, 0x7f1000000000U);
+  EXPECT_EQ(ram->size, 256 * kMiB);
+}
+
+TEST(FindRam, JoinsNeighboursOfOneFileOnly) {
+  const auto ram = find_ram(
+      "7f1000000000-7f1008000000 rw-p 00000000 fe:00 12 /memory\n"
+      "7f1008000000-7f1010000000 rw-p 08000000 fe:00 12 /memory\n"
+      "7f1010000000-7f1020000000 ---p 00000000 00:00 0\n",
+      256 * kMiB);
+  ASSERT_TRUE(ram);
+  EXPECT_EQ(ram->address, 0x7f1000000000U);
+  EXPECT_FALSE(
+      find_ram("7f1000000000-7f1008000000 rw-p 00000000 fe:00 12 /memory\n"
+               "7f1008000000-7f1010000000 rw-p 00000000 fe:00 13 /memory2\n",
+               256 * kMiB));
+}
+
+TEST(FindRam, RefusesToGuess) {
+  EXPECT_FALSE(find_ram("", kMiB));
+  EXPECT_FALSE(find_ram("nonsense\n\n- - - -\nzz-yy rw-p 0 0 1\n", kMiB));
+  EXPECT_FALSE(find_ram("100000-200000 rw-p 0 fe:00 1 /a\n300000-400000 rw-p 0 fe:00 2 /b\n", kMiB));
+}
+
+TEST(ReadStats, ShowsThisProcessAndNoOther) {
+  const auto stats = read_stats(::getpid());
+  ASSERT_TRUE(stats);
+  EXPECT_GT(stats->rss_bytes, kMiB);
+  EXPECT_FALSE(read_stats(0x7ffffffe));
+}
+
+TEST(TscClock, MeasuresAPlausibleSpeed) {
+  async::Loop loop(1);
+  std::uint64_t khz = 0;
+  const auto task = [](std::uint64_t* out) -> Task<> {
+    const TscClock clock;
+    *out = CO_TRY(co_await clock.khz());
+    const auto again = CO_TRY(co_await clock.khz());
+    EXPECT_NEAR(static_cast<double>(again) / static_cast<double>(*out), 1.0, 1e-3);
+    co_return Result<>{};
+  };
+  ASSERT_TRUE(loop.run_plain(task(&khz)));
+  EXPECT_GT(khz, 200'000U);
+  EXPECT_LT(khz, 10'000'000U);
+}
+
+TEST(CommandLine, MapsMemoryPrivatelyAndDoublesCommas) {
+  const auto argv = qemu::command_line(small_vm(), qemu::Start::kBoot, 2'600'000);
+  EXPECT_THAT(argv, Contains(HasSubstr("share=off,mem-path=/mem")));
+  EXPECT_THAT(argv, Contains(HasSubstr("file=/over,,lay")));
+  EXPECT_THAT(argv, Contains("quiet tsc_early_khz=2600000"));
+  EXPECT_THAT(argv, Not(Contains("-incoming")));
+  EXPECT_THAT(argv, Not(Contains("-serial")));
+}
+
+TEST(CommandLine, LoadsPausedWithTheSameDevicesAsBoot) {
+  const auto devices = [](const std::vector<std::string>& argv) {
+    std::vector<std::string> out;
+    for (std::size_t i = 0; i + 1 < argv.size(); ++i) {
+      if (argv[i] == "-device" || argv[i] == "-machine" || argv[i] == "-object") out.push_back(argv[i + 1]);
+    }
+    return out;
+  };
+  const auto boot = qemu::command_line(small_vm(), qemu::Start::kBoot, 0);
+  const auto load = qemu::command_line(small_vm(), qemu::Start::kLoad, 0);
+  EXPECT_EQ(devices(boot), devices(load));
+  EXPECT_THAT(load, Contains("-S"));
+  EXPECT_THAT(load, Contains("fd:4"));
+  EXPECT_THAT(load, Not(Contains("-kernel")));
+}
+
+TEST(CheckSpec, RefusesBadShapesAndSmuggledLines) {
+  EXPECT_TRUE(qemu::check_spec(small_vm()));
+  VmSpec spec = small_vm();
+  spec.shape.vcpus = 33;
+  EXPECT_FALSE(qemu::check_spec(spec));
+  spec = small_vm();
+  spec.shape.memory_mib = 127;
+  EXPECT_FALSE(qemu::check_spec(spec));
+  spec = small_vm();
+  spec.kernel_args = "a\nb";
+  EXPECT_FALSE(qemu::check_spec(spec));
+  spec = small_vm();
+  spec.netns = "../../etc";
+  EXPECT_FALSE(qemu::check_spec(spec));
+  spec = small_vm();
+  spec.shape.driver = "firecracker";
+  EXPECT_FALSE(qemu::check_spec(spec));
+}
+
+// A peer that sends `script` and hangs up: what a QEMU that dies or talks nonsense looks like.
+Result<> connect_to(std::string script, Milliseconds limit) {
+  const auto folder = TRY(sys::TempDir::make());
+  // Longer than a socket address can hold.
+  const std::string deep = folder.path() + "/" + std::string(120, 'd');
+  TRY(sys::mkdirs(deep));
+  const std::string path = deep + "/qmp.sock";
+  const auto listener = TRY(qemu::listen_unix(path));
+  async::Loop loop(1);
+  const auto task = [](async::Loop* on, std::string at, int fd, std::string text,
+                       Milliseconds until) -> Task<> {
+    qemu::QmpClient client(on->executor());
+    auto serve = [fd, text]() -> Result<> {
+      const sys::Fd peer(::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC));
+      TRY(sys::write_all(peer.get(), text));
+      ::usleep(200'000);
+      return {};
+    };
+    async::Nursery nursery(on->executor());
+    nursery.spawn("peer", async::offload(on->pool(), serve));
+    auto result = co_await client.connect(std::move(at), until);
+    co_await nursery.join();
+    co_return result;
+  };
+  return loop.run_plain(task(&loop, path, listener.get(), std::move(script), limit));
+}
+
+constexpr const char* kGreeting = "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
+
+TEST(Qmp, SkipsEventsAndLateAnswers) {
+  EXPECT_TRUE(connect_to(std::string(kGreeting) +
+                             "{\"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": 99}\r\n" +
+                             "{\"return\": {}, \"id\": 1}\r\n",
+                         Milliseconds(2000)));
+}
+
+TEST(Qmp, TellsWhatWentWrong) {
+  const auto refused =
+      connect_to(std::string(kGreeting) +
+                     "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no way\"}, \"id\": 1}\r\n",
+                 Milliseconds(2000));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("no way"));
+  EXPECT_EQ(connect_to("", Milliseconds(2000)).error().code(), Code::kUnavailable);
+  EXPECT_EQ(connect_to("garbage\n", Milliseconds(2000)).error().code(), Code::kInternal);
+  EXPECT_EQ(connect_to("[1]\n", Milliseconds(2000)).error().code(), Code::kInternal);
+  EXPECT_EQ(connect_to(std::string(kGreeting), Milliseconds(50)).error().code(), Code::kDeadlineExceeded);
+  EXPECT_FALSE(connect_to(std::string(std::size_t{2} * 1024 * 1024, 'x'), Milliseconds(2000)));
+}
+
+TEST(ChooseDriver, RefusesUnknownNames) {
+  async::Loop loop(1);
+  const auto task = [](async::Loop* on) -> Task<> {
+    DriverChoice choice;
+    choice.preference = "hyper-v";
+    const auto driver = co_await choose_driver(on->executor(), std::move(choice));
+    EXPECT_FALSE(driver);
+    if (!driver) EXPECT_EQ(driver.error().code(), Code::kInvalidArgument);
+    co_return Result<>{};
+  };
+  EXPECT_TRUE(loop.run_plain(task(&loop)));
+}
+
+}  // namespace
+}  // namespace wrenn::vmm
