@@ -1,0 +1,204 @@
+"""Who may reach what: guests, teams, and callers without a key."""
+import json
+import socket
+import subprocess
+import threading
+
+import httpx
+import pytest
+
+from harness.agent_rpc import AgentRpc, RpcFailure
+from harness.api import Api, error_of
+
+PROBE = """
+import json, socket, sys
+out = {}
+for host, port in json.loads(sys.argv[1]):
+    key = f"{host}:{port}"
+    with socket.socket() as s:
+        s.settimeout(1.0)
+        try:
+            s.connect((host, port))
+            out[key] = "connected"
+        except Exception as error:
+            out[key] = type(error).__name__
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:
+        try:
+            u.sendto(b"from-guest " + key.encode(), (host, port))
+        except OSError:
+            pass
+print(json.dumps(out))
+"""
+
+
+def host_addresses():
+    listed = json.loads(subprocess.run(["ip", "-j", "-4", "addr"], capture_output=True, check=True, timeout=10).stdout)
+    return sorted({info["local"] for link in listed for info in link["addr_info"]} - {"127.0.0.1"})
+
+
+class Listener:
+    """A TCP and UDP port of the host, on all addresses, that notes who came."""
+
+    def __init__(self):
+        self.seen = []
+        self.tcp = socket.create_server(("0.0.0.0", 0), backlog=64)
+        self.port = self.tcp.getsockname()[1]
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("0.0.0.0", self.port))
+        for each in (self.tcp, self.udp):
+            each.settimeout(0.2)
+        self.running = True
+        self.threads = [threading.Thread(target=self.accept, daemon=True), threading.Thread(target=self.receive, daemon=True)]
+        for thread in self.threads:
+            thread.start()
+
+    def accept(self):
+        while self.running:
+            try:
+                peer, address = self.tcp.accept()
+                self.seen.append(("tcp", address[0]))
+                peer.close()
+            except OSError:
+                pass
+
+    def receive(self):
+        while self.running:
+            try:
+                data, address = self.udp.recvfrom(1500)
+                self.seen.append(("udp", address[0], data[:40]))
+            except OSError:
+                pass
+
+    def close(self):
+        self.running = False
+        for thread in self.threads:
+            thread.join(2)
+        self.tcp.close()
+        self.udp.close()
+
+
+@pytest.fixture(scope="module")
+def listener():
+    one = Listener()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def neighbour(system):
+    sandbox = system.api.create()
+    yield sandbox
+    system.ensure_up()
+    system.api.request("DELETE", f"/v1/sandboxes/{sandbox['id']}")
+
+
+class TestNetwork:
+    def probe(self, api, sandbox_id, targets):
+        return json.loads(api.exec(sandbox_id, "python3", ["-c", PROBE, json.dumps(targets)], timeout_sec=120)["stdout"])
+
+    def test_the_listener_itself_works(self, listener):
+        address = host_addresses()[0] if host_addresses() else "127.0.0.1"
+        socket.create_connection((address, listener.port), timeout=5).close()
+
+    def test_no_guest_reaches_the_host(self, api, system, shared, listener):
+        listener.seen.clear()
+        own = api.get(shared)["host_ip"]
+        addresses = [each for each in host_addresses()] + ["169.254.0.22", own]
+        targets = [(address, port) for address in addresses for port in (listener.port, system.agent_port, system.cp_port)]
+        reached = {key: how for key, how in self.probe(api, shared, targets).items() if how == "connected"}
+        assert not reached, f"a guest reached the host: {reached}"
+        assert not listener.seen, f"the host heard a guest: {listener.seen}"
+
+    def test_no_guest_reaches_another(self, api, shared, neighbour):
+        targets = [(neighbour["host_ip"], 49983), (neighbour["host_ip"], 22), ("10.12.0.0", 49983), ("10.12.0.1", 49983),
+                   ("10.12.0.2", 49983), ("10.12.0.3", 49983)]
+        result = self.probe(api, shared, targets)
+        assert "connected" not in result.values(), result
+
+    def test_private_link_local_and_metadata_ranges_are_closed(self, api, shared):
+        targets = [("169.254.169.254", 80), ("10.0.0.1", 80), ("172.16.0.1", 80), ("192.168.0.1", 80), ("100.64.0.1", 80)]
+        result = self.probe(api, shared, targets)
+        assert "connected" not in result.values(), result
+
+    def test_a_spoofed_source_does_not_leave(self, api, shared, listener):
+        listener.seen.clear()
+        addresses = host_addresses()
+        script = "ip addr add 10.99.99.99/32 dev eth0 && " + " ; ".join(
+            f"python3 -c 'import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"10.99.99.99\",0)); "
+            f"s.sendto(b\"spoof\", (\"{address}\", {listener.port}))' || true" for address in addresses or ["169.254.0.22"])
+        api.exec(shared, "bash", ["-c", script + "; ip addr del 10.99.99.99/32 dev eth0"])
+        assert not listener.seen, listener.seen
+
+    def test_the_guests_own_address_is_the_same_everywhere(self, api, shared, neighbour):
+        for sandbox_id in (shared, neighbour["id"]):
+            listed = api.shell(sandbox_id, "ip -4 -o addr show dev eth0 || hostname -I")
+            assert "169.254.0.21" in listed
+
+    def test_envd_wants_the_sandboxes_own_token(self, system, shared):
+        address = f"http://{system.api.get(shared)['host_ip']}:49983"
+        for headers in ({}, {"X-Access-Token": "0" * 32}):
+            response = httpx.post(f"{address}/process.Process/List", json={}, headers=headers, timeout=10, trust_env=False)
+            assert response.status_code == 401, response.text
+            response = httpx.get(f"{address}/files", params={"path": "/etc/passwd"}, headers=headers, timeout=10, trust_env=False)
+            assert response.status_code == 401, response.text
+
+
+class TestKeys:
+    @pytest.mark.parametrize("key", [None, "", "wrn_" + "0" * 40, "Bearer x", "x" * 10_000])
+    def test_without_a_valid_key_nothing_opens(self, system, shared, key):
+        stranger = Api(system.cp_url, key)
+        for method, path in (("GET", "/v1/sandboxes"), ("POST", "/v1/sandboxes"), ("GET", f"/v1/sandboxes/{shared}"),
+                             ("DELETE", f"/v1/sandboxes/{shared}"), ("POST", f"/v1/sandboxes/{shared}/exec")):
+            response = stranger.request(method, path)
+            assert response.status_code in (401, 431), f"{method} {path}: {response.status_code}"
+        stranger.close()
+        assert system.api.status(shared) == "running"
+
+    def test_the_agent_wants_its_secret(self, system):
+        for secret in (None, "0" * 64, system.secret[:-1]):
+            with pytest.raises(RpcFailure) as failure:
+                AgentRpc(system.agent_url, secret).list()
+            assert failure.value.code == "unauthenticated"
+
+    def test_the_agent_listens_on_loopback_only(self, system):
+        for address in host_addresses():
+            with pytest.raises(OSError):
+                socket.create_connection((address, system.agent_port), timeout=2)
+
+
+class TestTeams:
+    @pytest.fixture(scope="class")
+    def stranger(self, system):
+        other = Api(system.cp_url, system.add_team("other"))
+        assert other.list() == []
+        yield other
+        for each in other.list():
+            other.request("DELETE", f"/v1/sandboxes/{each['id']}")
+        other.close()
+
+    @pytest.mark.parametrize("method,path,body", [
+        ("GET", "", None), ("DELETE", "", None), ("POST", "/pause", None), ("POST", "/resume", None), ("POST", "/ping", None),
+        ("POST", "/exec", {"cmd": "true"}), ("POST", "/files/read", {"path": "/etc/hostname"}),
+        ("POST", "/files/stream/read", {"path": "/etc/hostname"}),
+    ])
+    def test_another_teams_sandbox_does_not_exist(self, system, shared, stranger, method, path, body):
+        response = stranger.request(method, f"/v1/sandboxes/{shared}{path}", json=body)
+        assert response.status_code == 404, response.text
+        unknown = stranger.request(method, f"/v1/sandboxes/sb-aaaaaaaaaaaaaaaaaaaaaaaaaa{path}", json=body)
+        assert error_of(response)[0] == error_of(unknown)[0]
+        assert system.api.status(shared) == "running"
+
+    def test_nor_for_uploads_and_streams(self, system, shared, stranger):
+        for stream in (False, True):
+            assert stranger.write(shared, "/root/planted", b"x", stream).status_code == 404
+        with pytest.raises(Exception, match="404"):
+            stranger.exec_socket(shared)
+        assert system.api.exec(shared, "test", ["-e", "/root/planted"])["exit_code"] == 1
+
+    def test_lists_are_apart(self, system, shared, stranger):
+        mine = stranger.create()["id"]
+        assert [each["id"] for each in stranger.list()] == [mine]
+        assert mine not in [each["id"] for each in system.api.list()]
+        assert shared in [each["id"] for each in system.api.list()]
+        assert system.api.request("DELETE", f"/v1/sandboxes/{mine}").status_code == 404
+        stranger.destroy(mine)
