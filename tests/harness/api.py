@@ -155,11 +155,14 @@ class Api:
         return response.content
 
     # ---- a client that goes away
-    def send_and_hang_up(self, method, path, body=b"", content_type="application/json", after_sec=0.05, extra=""):
-        """Sends a whole request, waits, and closes the connection without reading the answer."""
+    def send_and_hang_up(self, method, path, body=b"", content_type="application/json", after_sec=0.05,
+                         announced=None):
+        """Sends a request, waits, and closes the connection without reading the answer. `announced` sets another
+        Content-Length than the body's."""
         url = httpx.URL(self.base_url)
         with socket.create_connection((url.host, url.port), timeout=10) as raw:
             head = (f"{method} {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\nX-API-Key: {self.key}\r\n"
-                    f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{extra}\r\n")
+                    f"Content-Type: {content_type}\r\n"
+                    f"Content-Length: {len(body) if announced is None else announced}\r\n\r\n")
             raw.sendall(head.encode() + body)
             time.sleep(after_sec)
