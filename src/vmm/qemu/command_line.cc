@@ -62,7 +62,7 @@ std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint
       "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox",
       "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-machine",
       fmt::format("microvm,acpi=on,isa-serial={},rtc=on,memory-backend=mem,mem-merge=off,"
-                  "dump-guest-core=off",
+                  "dump-guest-core=off,suppress-vmdesc=on",
                   serial ? "on" : "off"),
       "-accel", accelerator(shape), "-cpu", shape.cpu_model, "-smp", std::to_string(shape.vcpus), "-m",
       fmt::format("{}M", shape.memory_mib),

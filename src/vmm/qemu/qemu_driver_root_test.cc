@@ -25,6 +25,10 @@ constexpr std::size_t kPage = 4096;
 constexpr const char* kCounter =
     "#!/bin/bash\n"
     "mount -t proc proc /proc\n"
+    "ip link set lo up; ip addr add 169.254.0.21/30 dev eth0 && ip link set eth0 up\n"
+    "python3 -c 'import socket\n"
+    "s = socket.create_server((\"0.0.0.0\", 7777))\n"
+    "while True: s.accept()[0].sendall(b\"hello\\n\")' &\n"
     "for ((n = 0;; n++)); do echo \"TICK $n\" >/dev/ttyS0; sleep 0.05; done\n";
 
 std::string wrenn_dir() {
@@ -141,6 +145,8 @@ class QemuTcgNeedsRoot : public testing::Test {
   Task<> save_and_load();
   Task<> adopt();
   Task<> refuse();
+  Task<> reach_by_network();
+  Task<> choose();
 
   async::Loop loop_{2};
   std::optional<sys::TempDir> dir_;
@@ -254,6 +260,66 @@ Task<> QemuTcgNeedsRoot::refuse() {
 }
 
 TEST_F(QemuTcgNeedsRoot, RefusesWhatCannotRunAndSaysWhy) { run(refuse()); }
+
+// A network namespace with a TAP, as the host layer makes them.
+class Slot {
+ public:
+  Slot() : name_("wrenn-vmm-test-" + std::to_string(::getpid())) {
+    ready_ = shell("ip netns add " + name_) && shell("ip -n " + name_ + " tuntap add tap0 mode tap") &&
+             shell("ip -n " + name_ + " addr add 169.254.0.22/30 dev tap0") &&
+             shell("ip -n " + name_ + " link set tap0 up");
+  }
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+  ~Slot() { shell("ip netns del " + name_); }
+  const std::string& name() const { return name_; }
+  bool ready() const { return ready_; }
+  // Whether the guest's server says hello within 20 s.
+  bool answers() const {
+    return shell("ip netns exec " + name_ +
+                 " timeout 20 bash -c 'until exec 3<>/dev/tcp/169.254.0.21/7777; do sleep 0.1; done;"
+                 " read -r -t 5 line <&3; [ \"$line\" = hello ]' 2>/dev/null");
+  }
+
+ private:
+  static bool shell(const std::string& command) { return std::system(command.c_str()) == 0; }
+  std::string name_;
+  bool ready_ = false;
+};
+
+Task<> QemuTcgNeedsRoot::reach_by_network() {
+  const Slot slot;
+  EXPECT_TRUE(slot.ready());
+  VmSpec wired = spec("console");
+  wired.netns = slot.name();
+  wired.tap = "tap0";
+  auto vm = CO_TRY(co_await driver_->boot(wired));
+  CO_TRY(co_await wait_for_tick(path("console"), 1));
+  EXPECT_TRUE(slot.answers());
+  co_return co_await vm->kill();
+}
+
+TEST_F(QemuTcgNeedsRoot, ReachesTheGuestThroughItsTap) { run(reach_by_network()); }
+
+Task<> QemuTcgNeedsRoot::choose() {
+  DriverChoice choice;
+  choice.kernel = spec("").kernel;
+  choice.initramfs = spec("").initramfs;
+  choice.cache_dir = dir_->path();
+  auto began = Clock::now();
+  const auto first = CO_TRY(co_await choose_driver(loop_.executor(), choice));
+  std::printf("choosing %s: %.0f ms\n", first->base_shape().accel.c_str(), since_ms(began));
+  began = Clock::now();
+  const auto second = CO_TRY(co_await choose_driver(loop_.executor(), choice));
+  EXPECT_LT(since_ms(began), 1000) << "the answer was not remembered";
+  EXPECT_EQ(first->base_shape().accel, second->base_shape().accel);
+  choice.preference = "qemu-kvm";
+  const auto kvm = co_await choose_driver(loop_.executor(), choice);
+  EXPECT_EQ(kvm.has_value(), first->base_shape().accel == "kvm");
+  co_return Result<>{};
+}
+
+TEST_F(QemuTcgNeedsRoot, ChoosesByProof) { run(choose()); }
 
 }  // namespace
 }  // namespace wrenn::vmm::qemu
