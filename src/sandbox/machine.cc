@@ -46,6 +46,7 @@ vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::
   spec.shape = shape_of(context, plan.vcpus, plan.memory_mib);
   spec.kernel = context.config.kernels_dir + (spec.shape.driver == "firecracker" ? "/vmlinux" : "/bzImage");
   spec.initramfs = context.config.kernels_dir + "/initramfs.cpio.gz";
+  spec.kernel_args = vmm::default_kernel_args();
   spec.base = {paths.base, true};
   spec.overlay = {paths.overlay, false};
   spec.memory_file = plan.memory_file;
