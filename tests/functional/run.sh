@@ -7,19 +7,8 @@
 set -uo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$repo"
-venv=build/venv
-
-# Made again when the requirements change.
-wanted=$(sha256sum tests/requirements.txt | cut -d' ' -f1)
-if [ "$(cat "$venv/.requirements" 2>/dev/null)" != "$wanted" ]; then
-  mkdir -p build
-  python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt || {
-    echo "run.sh: cannot make $venv (python3-venv and a package index are needed)" >&2
-    echo "0 passed, 1 failed"
-    exit 1
-  }
-  echo "$wanted" >"$venv/.requirements"
-fi
+. tests/venv.sh
+[ -n "$venv" ] || { echo "0 passed, 1 failed"; exit 1; }
 
 # Namespaces, mounts and VMs of a run are its own; a second run would share the host's one agent.
 mkdir -p build
