@@ -33,6 +33,13 @@ bool is_safe(const std::string& text) {
 
 }  // namespace
 
+std::string cpu_model(const std::string& accel) {
+  // Hosts whose KVM refuses to set that register (nested ones, newer kernels) would make QEMU abort.
+  if (accel == "kvm") return "host,arch-capabilities=off";
+  // With la57 the guest would walk five levels of page tables, which emulation pays for.
+  return "max,la57=off";
+}
+
 Result<> check_spec(const VmSpec& spec) {
   const Shape& shape = spec.shape;
   if (shape.driver != "qemu" || (shape.accel != "kvm" && shape.accel != "tcg")) {
@@ -116,7 +123,7 @@ std::vector<std::string> probe_command_line(const std::string& accel, const std:
           "-accel",
           accel,
           "-cpu",
-          "max",
+          cpu_model(accel),
           "-m",
           "128M",
           "-serial",

@@ -17,6 +17,9 @@ enum class Start {
   kLoad,  // read the device state from kStateFd and stay paused
 };
 
+// The processor guests see. A snapshot loads only under the model it was made with.
+std::string cpu_model(const std::string& accel);
+
 // Checks what ends up on the command line: shape ranges, and that no value can smuggle in another option.
 Result<> check_spec(const VmSpec& spec);
 // argv of a VM. `tsc_khz`: speed of the counter an emulated guest sees; 0 leaves it to the guest's kernel.

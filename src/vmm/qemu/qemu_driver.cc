@@ -47,8 +47,7 @@ Result<> check_same_machine(const Shape& wanted, const Shape& ours) {
 QemuDriver::QemuDriver(asio::any_io_executor executor, std::string accel, std::string version)
     : executor_(std::move(executor)) {
   shape_.driver = "qemu";
-  // la57 would make the guest walk five levels of page tables, which emulation pays for.
-  shape_.cpu_model = accel == "kvm" ? "host" : "max,la57=off";
+  shape_.cpu_model = cpu_model(accel);
   shape_.accel = std::move(accel);
   shape_.version = std::move(version);
 }
