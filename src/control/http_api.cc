@@ -1,0 +1,276 @@
+#include "control/http_api.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+#include <charconv>
+
+#include "base/bytes.h"
+#include "base/embedded.h"
+#include "base/log.h"
+#include "control/api_error.h"
+#include "control/clock.h"
+#include "control/limits.h"
+#include "control/sandbox_json.h"
+
+namespace wrenn::control {
+
+// Generated: openapi.yaml and docs.html.
+std::vector<EmbeddedFile> embedded_documents();
+
+namespace {
+
+constexpr char kVersion[] = "0.1.0";
+constexpr std::string_view kCanonical = "/v1/sandboxes";
+constexpr std::string_view kAlias = "/v1/capsules";
+constexpr std::size_t kMaxRequestIdBytes = 128;
+
+std::string canonical_path(std::string path) {
+  if (path == kAlias || path.starts_with(std::string(kAlias) + "/"))
+    path.replace(0, kAlias.size(), kCanonical);
+  return path;
+}
+
+// Matches "/v1/sandboxes/{id}/exec"; `id` gets what stands for {id}.
+bool matches(std::string_view pattern, std::string_view path, std::string* id) {
+  const std::size_t open = pattern.find("{id}");
+  if (open == std::string_view::npos) return pattern == path;
+  if (!path.starts_with(pattern.substr(0, open))) return false;
+  path.remove_prefix(open);
+  const std::size_t end = path.find('/');
+  const std::string_view value = path.substr(0, end);
+  const std::string_view rest = end == std::string_view::npos ? std::string_view() : path.substr(end);
+  if (rest != pattern.substr(open + 4) || value.empty()) return false;
+  *id = value;
+  return true;
+}
+
+// The client's id if it is a sane one, else a new one.
+std::string request_id_of(const net::RequestHead& head) {
+  const std::string_view given = head.headers.get("X-Request-Id");
+  const bool sane = !given.empty() && given.size() <= kMaxRequestIdBytes &&
+                    std::ranges::all_of(given, [](char c) { return c > ' ' && c < 0x7f; });
+  return sane ? std::string(given) : random_id("req-");
+}
+
+std::string_view embedded_document(std::string_view name) {
+  for (const EmbeddedFile& file : embedded_documents()) {
+    if (file.name == name) return file.content;
+  }
+  return "";
+}
+
+}  // namespace
+
+std::span<const HttpApi::Route> HttpApi::table() {
+  static constexpr std::array kRoutes{
+      Route{"GET", "/health", Access::kOpen, &HttpApi::health},
+      Route{"GET", "/openapi.yaml", Access::kOpen, &HttpApi::openapi},
+      Route{"GET", "/docs", Access::kOpen, &HttpApi::docs},
+      Route{"POST", "/v1/sandboxes", Access::kKey, &HttpApi::create},
+      Route{"GET", "/v1/sandboxes", Access::kKey, &HttpApi::list},
+      Route{"GET", "/v1/sandboxes/{id}", Access::kKey, &HttpApi::get},
+      Route{"DELETE", "/v1/sandboxes/{id}", Access::kKey, &HttpApi::destroy},
+      Route{"POST", "/v1/sandboxes/{id}/exec", Access::kKey, &HttpApi::exec},
+      Route{"GET", "/v1/sandboxes/{id}/exec/stream", Access::kSocket, &HttpApi::exec_stream},
+      Route{"POST", "/v1/sandboxes/{id}/ping", Access::kKey, &HttpApi::ping},
+      Route{"POST", "/v1/sandboxes/{id}/pause", Access::kKey, &HttpApi::pause},
+      Route{"POST", "/v1/sandboxes/{id}/resume", Access::kKey, &HttpApi::resume},
+      Route{"POST", "/v1/sandboxes/{id}/files/write", Access::kKey, &HttpApi::write_file},
+      Route{"POST", "/v1/sandboxes/{id}/files/read", Access::kKey, &HttpApi::read_file},
+      Route{"POST", "/v1/sandboxes/{id}/files/stream/write", Access::kKey, &HttpApi::write_file_stream},
+      Route{"POST", "/v1/sandboxes/{id}/files/stream/read", Access::kKey, &HttpApi::read_file},
+  };
+  return kRoutes;
+}
+
+std::vector<HttpApi::RouteName> HttpApi::routes() {
+  std::vector<RouteName> names;
+  for (const Route& route : table()) names.push_back({route.method, route.pattern});
+  return names;
+}
+
+net::Headers HttpApi::headers_for(const Call& call) {
+  net::Headers headers;
+  headers.set("X-Request-Id", call.request_id);
+  return headers;
+}
+
+Task<> HttpApi::handle(std::shared_ptr<net::Exchange> exchange) {
+  auto call = std::make_shared<Call>();
+  call->request_id = request_id_of(exchange->request());
+  call->peer = exchange->peer();
+  call->exchange = std::move(exchange);
+  auto handled = co_await dispatch(call);
+  if (handled) co_return handled;
+  // Too late for an answer: the server cuts the connection.
+  if (call->upgraded || call->exchange->started()) co_return fail(std::move(handled).error());
+  co_return co_await refuse(call, std::move(handled).error());
+}
+
+Task<> HttpApi::dispatch(CallPtr call) {
+  const net::RequestHead& head = call->exchange->request();
+  const std::string path = canonical_path(head.path());
+  const Route* found = nullptr;
+  std::string allowed;
+  for (const Route& route : table()) {
+    std::string id;
+    if (!matches(route.pattern, path, &id)) continue;
+    if (route.method == head.method) {
+      found = &route;
+      call->sandbox_id = std::move(id);
+      break;
+    }
+    allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
+  }
+  if (found == nullptr && !allowed.empty()) {
+    co_return fail(
+        Error(Code::kUnimplemented, "this path takes " + allowed).with_reason("method_not_allowed"));
+  }
+  if (found == nullptr) co_return fail(Code::kNotFound, "no such route");
+  if (found->access == Access::kKey) {
+    call->principal = CO_TRY(co_await auth_->check(std::string(head.headers.get("X-API-Key")), call->peer));
+  }
+  if (found->access != Access::kOpen && !call->sandbox_id.empty() &&
+      !model::is_sandbox_id(call->sandbox_id)) {
+    co_return fail(Code::kNotFound, "no such sandbox");
+  }
+  co_return co_await (this->*found->handler)(call);
+}
+
+Task<> HttpApi::refuse(CallPtr call, Error error) {
+  const ApiError api = to_api_error(error);
+  if (api.status >= 500) {
+    log::warn("{} {}: {} (request {})", call->exchange->request().method, call->exchange->request().path(),
+              error.to_string(), call->request_id);
+  }
+  co_await drain(call);
+  net::Headers headers = headers_for(*call);
+  headers.set("Content-Type", "application/json");
+  if (api.retry_after_sec > 0) headers.set("Retry-After", std::to_string(api.retry_after_sec));
+  co_return co_await call->exchange->respond(api.status, std::move(headers), api.body());
+}
+
+// Many clients send their whole body before they read an answer; cut off, they never see why.
+Task<> HttpApi::drain(CallPtr call) {
+  const net::Headers& headers = call->exchange->request().headers;
+  const bool has_body = headers.has("Transfer-Encoding") ||
+                        (headers.has("Content-Length") && headers.get("Content-Length") != "0");
+  if (!has_body || call->body_read || call->principal.team_id.empty() || headers.has("Expect")) {
+    co_return Result<>{};
+  }
+  const auto read_on = [](CallPtr each) -> Task<> {
+    std::string buffer(kChunkBytes, '\0');
+    for (std::uint64_t total = 0; total < kMaxDrainBytes;) {
+      const std::size_t got = CO_TRY(co_await each->exchange->read(buffer));
+      if (got == 0) break;
+      total += got;
+    }
+    co_return Result<>{};
+  };
+  co_return co_await async::with_timeout(read_on(call), kDrainDeadline, "reading the rest of a refused body");
+}
+
+Task<> HttpApi::reply(CallPtr call, int status, std::string type, std::string body) {
+  net::Headers headers = headers_for(*call);
+  headers.set("Content-Type", std::move(type));
+  co_return co_await call->exchange->respond(status, std::move(headers), std::move(body));
+}
+
+Task<> HttpApi::reply_empty(CallPtr call) {
+  co_return co_await call->exchange->respond(204, headers_for(*call), "");
+}
+
+Task<> HttpApi::reply_sandbox(CallPtr call, int status, store::Sandbox sandbox) {
+  co_return co_await reply(call, status, "application/json", boost::json::serialize(to_json(sandbox)));
+}
+
+Task<JsonInput> HttpApi::read_json(CallPtr call) {
+  auto body = co_await async::with_timeout(net::read_all(call->exchange.get(), kMaxJsonBytes),
+                                           kBodyReadDeadline, "reading the request's body");
+  if (!body) co_return fail(std::move(body).error());
+  call->body_read = true;
+  co_return JsonInput::parse(*body);
+}
+
+Task<> HttpApi::health(CallPtr call) {
+  CO_TRY(co_await store_->check());
+  boost::json::object body{{"status", "ok"}, {"version", kVersion}};
+  co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
+}
+
+Task<> HttpApi::openapi(CallPtr call) {
+  co_return co_await reply(call, 200, "application/yaml", std::string(embedded_document("openapi.yaml")));
+}
+
+Task<> HttpApi::docs(CallPtr call) {
+  co_return co_await reply(call, 200, "text/html; charset=utf-8",
+                           std::string(embedded_document("docs.html")));
+}
+
+Task<> HttpApi::create(CallPtr call) {
+  const JsonInput input = CO_TRY(co_await read_json(call));
+  CreateRequest request;
+  request.template_name = CO_TRY(input.text("template", 1024, model::kDefaultTemplate));
+  if (request.template_name.empty()) request.template_name = model::kDefaultTemplate;
+  CO_TRY(model::check_name("template", request.template_name));
+  request.vcpus = CO_TRY(input.integer("vcpus", model::kMinVcpus, model::kMaxVcpus, model::kDefaultVcpus));
+  request.memory_mb =
+      CO_TRY(input.integer("memory_mb", model::kMinMemoryMb, model::kMaxMemoryMb, model::kDefaultMemoryMb));
+  request.timeout_sec = CO_TRY(input.integer("timeout_sec", 0, model::kMaxTimeoutSec, 0));
+  auto sandbox = CO_TRY(co_await service_->create(call->principal.team_id, std::move(request)));
+  co_return co_await reply_sandbox(call, 201, std::move(sandbox));
+}
+
+Task<> HttpApi::list(CallPtr call) {
+  const net::RequestHead& head = call->exchange->request();
+  std::optional<model::Status> status;
+  if (const auto name = head.query("status")) {
+    status = model::status_from_name(*name);
+    if (!status) {
+      co_return bad_request("status", "status must be pending, running, paused, stopped, error or missing");
+    }
+  }
+  std::int64_t limit = kDefaultListLimit;
+  if (const auto text = head.query("limit")) {
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), limit);
+    if (error != std::errc() || end != text->data() + text->size()) {
+      co_return bad_request("limit", fmt::format("limit must be an integer between 1 and {}", kMaxListLimit));
+    }
+    CO_TRY(model::check_range("limit", limit, 1, kMaxListLimit));
+  }
+  boost::json::array body;
+  for (const store::Sandbox& sandbox :
+       CO_TRY(co_await service_->list(call->principal.team_id, status, static_cast<std::size_t>(limit)))) {
+    body.push_back(to_json(sandbox));
+  }
+  co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
+}
+
+Task<> HttpApi::get(CallPtr call) {
+  auto sandbox = CO_TRY(co_await service_->get(call->principal.team_id, call->sandbox_id));
+  co_return co_await reply_sandbox(call, 200, std::move(sandbox));
+}
+
+Task<> HttpApi::destroy(CallPtr call) {
+  CO_TRY(co_await service_->destroy(call->principal.team_id, call->sandbox_id));
+  co_return co_await reply_empty(call);
+}
+
+Task<> HttpApi::ping(CallPtr call) {
+  CO_TRY(co_await service_->ping(call->principal.team_id, call->sandbox_id));
+  co_return co_await reply_empty(call);
+}
+
+Task<> HttpApi::pause(CallPtr call) {
+  auto sandbox = CO_TRY(co_await service_->pause(call->principal.team_id, call->sandbox_id));
+  co_return co_await reply_sandbox(call, 200, std::move(sandbox));
+}
+
+Task<> HttpApi::resume(CallPtr call) {
+  auto sandbox = CO_TRY(co_await service_->resume(call->principal.team_id, call->sandbox_id));
+  co_return co_await reply_sandbox(call, 200, std::move(sandbox));
+}
+
+}  // namespace wrenn::control
