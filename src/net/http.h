@@ -35,8 +35,8 @@ class Headers {
 
 // A place to connect to or listen on.
 struct Endpoint {
-  std::string host;       // name or address; empty when unix_path is set
-  std::uint16_t port = 0; // 0: the kernel chooses (listening only)
+  std::string host;        // name or address; empty when unix_path is set
+  std::uint16_t port = 0;  // 0: the kernel chooses (listening only)
   std::string unix_path;
   bool tls = false;
 

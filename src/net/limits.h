@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "async/task.h"
+
+namespace wrenn::net {
+
+// Read buffer of a connection: starts small (many connections are idle), grows while a peer fills it.
+inline constexpr std::size_t kReadBufferBytes = 8 * 1024;
+inline constexpr std::size_t kMaxReadBufferBytes = 64 * 1024;
+// Head of a response, and the chunk framing and trailers between two pieces of a body.
+inline constexpr std::size_t kMaxResponseHeaderBytes = 64 * 1024;
+// Rest of a request body that is read and thrown away so that the connection can serve again.
+inline constexpr std::uint64_t kMaxDrainBytes = 256 * 1024;
+// Bodies up to this size leave in one write together with their head.
+inline constexpr std::size_t kMaxJoinedBodyBytes = 16 * 1024;
+// A connection closed by the server is read this long so that the client gets the answer before a reset.
+inline constexpr Milliseconds kLingerTime{1'000};
+inline constexpr std::size_t kMaxWebSocketMessageBytes = 1024 * 1024;
+inline constexpr Milliseconds kWebSocketCloseTime{5'000};
+// Interim (1xx) responses before the real one.
+inline constexpr int kMaxInterimResponses = 16;
+inline constexpr int kListenBacklog = 1024;
+
+}  // namespace wrenn::net

@@ -1,0 +1,254 @@
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <unordered_set>
+
+#include "base/log.h"
+#include "net/exchange.h"
+#include "net/http.h"
+#include "net/limits.h"
+
+namespace wrenn::net {
+namespace {
+
+constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
+constexpr Milliseconds kAcceptPause{50};
+using asio::ip::tcp;
+using Local = asio::local::stream_protocol;
+using boost::system::error_code;
+
+Error bind_error(const Endpoint& endpoint, const error_code& ec) {
+  const Code code = ec == asio::error::address_in_use ? Code::kAlreadyExists : Code::kUnavailable;
+  return Error(code, "cannot listen on " + endpoint.to_string() + ": " + ec.message());
+}
+
+template <class Acceptor, class Address>
+error_code open_acceptor(Acceptor* acceptor, const Address& address) {
+  error_code ec;
+  acceptor->open(address.protocol(), ec);
+  if (!ec) acceptor->set_option(asio::socket_base::reuse_address(true), ec);
+  if (!ec) acceptor->bind(address, ec);
+  if (!ec) acceptor->listen(kListenBacklog, ec);
+  return ec;
+}
+
+// A connection the server still serves; idle ones are closed at once when it stops.
+struct Session {
+  std::shared_ptr<Connection> connection;
+  bool idle = true;
+};
+
+}  // namespace
+
+struct HttpServer::State {
+  State(asio::any_io_executor ex, Handler h, ServerOptions o)
+      : executor(std::move(ex)), handler(std::move(h)), options(std::move(o)), changed(executor) {}
+
+  asio::any_io_executor executor;
+  Handler handler;
+  ServerOptions options;
+  std::vector<tcp::acceptor> tcp_acceptors;
+  std::vector<Local::acceptor> local_acceptors;
+  std::vector<std::string> socket_paths;
+  std::shared_ptr<ssl::context> tls;
+  std::unordered_set<Session*> sessions;
+  async::Condition changed;
+  bool draining = false;
+
+  Result<Endpoint> listen_tcp(const Endpoint& endpoint);
+  Result<Endpoint> listen_unix(const Endpoint& endpoint);
+  template <class Acceptor>
+  Task<> accept_loop(Acceptor* acceptor, async::Nursery* connections);
+  Task<> serve_connection(std::shared_ptr<Connection> connection);
+  Task<> serve_requests(Session* session);
+  Task<std::shared_ptr<ServerExchange>> next_request(Session* session);
+  Task<> drain(Milliseconds grace);
+};
+
+HttpServer::HttpServer(asio::any_io_executor executor, Handler handler, ServerOptions options)
+    : state_(std::make_unique<State>(std::move(executor), std::move(handler), std::move(options))) {}
+
+HttpServer::~HttpServer() {
+  for (const std::string& path : state_->socket_paths) ::unlink(path.c_str());
+}
+
+Result<Endpoint> HttpServer::listen(const Endpoint& endpoint) {
+  if (state_->options.tls && !state_->tls) state_->tls = TRY(make_server_tls(*state_->options.tls));
+  return endpoint.unix_path.empty() ? state_->listen_tcp(endpoint) : state_->listen_unix(endpoint);
+}
+
+Result<Endpoint> HttpServer::State::listen_tcp(const Endpoint& endpoint) {
+  error_code ec;
+  asio::ip::address address = asio::ip::address_v4::any();
+  if (endpoint.host == "localhost") {
+    address = asio::ip::address_v4::loopback();
+  } else if (!endpoint.host.empty()) {
+    address = asio::ip::make_address(endpoint.host, ec);
+    if (ec)
+      return fail(Code::kInvalidArgument, "listen address must be an IP address: " + endpoint.to_string());
+  }
+  tcp::acceptor acceptor(executor);
+  ec = open_acceptor(&acceptor, tcp::endpoint(address, endpoint.port));
+  if (ec) return fail(bind_error(endpoint, ec));
+  Endpoint bound = endpoint;
+  bound.port = acceptor.local_endpoint(ec).port();
+  bound.tls = tls != nullptr;
+  tcp_acceptors.push_back(std::move(acceptor));
+  return bound;
+}
+
+Result<Endpoint> HttpServer::State::listen_unix(const Endpoint& endpoint) {
+  if (endpoint.unix_path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return fail(Code::kInvalidArgument, "unix socket path is too long: " + endpoint.unix_path);
+  }
+  Local::acceptor acceptor(executor);
+  ::unlink(endpoint.unix_path.c_str());
+  const mode_t old_mask = ::umask(0177);
+  const error_code ec = open_acceptor(&acceptor, Local::endpoint(endpoint.unix_path));
+  ::umask(old_mask);
+  if (ec) return fail(bind_error(endpoint, ec));
+  local_acceptors.push_back(std::move(acceptor));
+  socket_paths.push_back(endpoint.unix_path);
+  return endpoint;
+}
+
+template <class Acceptor>
+Task<> HttpServer::State::accept_loop(Acceptor* acceptor, async::Nursery* connections) {
+  while (!co_await async::is_cancelled()) {
+    auto [ec, socket] = co_await acceptor->async_accept(kTuple);
+    if (ec == asio::error::operation_aborted) break;
+    if (ec) {
+      // Out of descriptors: the backlog waits until some are free again.
+      log::warn("accept: {}", ec.message());
+      CO_TRY(co_await async::sleep_for(kAcceptPause));
+      continue;
+    }
+    error_code ignored;
+    if constexpr (std::is_same_v<Acceptor, tcp::acceptor>) socket.set_option(tcp::no_delay(true), ignored);
+    auto connection = std::make_shared<Connection>(Stream(Socket(std::move(socket))));
+    connections->spawn("connection", serve_connection(std::move(connection)));
+  }
+  co_return Result<>{};
+}
+
+Task<> HttpServer::State::serve_connection(std::shared_ptr<Connection> connection) {
+  if (sessions.size() >= options.max_connections) {
+    net::Headers headers;
+    headers.set("Retry-After", "1");
+    headers.set("Connection", "close");
+    headers.set("Content-Length", "0");
+    const std::string text = response_head(503, headers, false);
+    co_return co_await async::with_timeout(connection->stream.write({asio::buffer(text)}), kLingerTime,
+                                           "503");
+  }
+  if (tls) {
+    // A failed handshake is the peer's matter; it is no event of ours.
+    if (!co_await async::with_timeout(connection->stream.handshake_server(tls), options.header_timeout,
+                                      "TLS handshake")) {
+      co_return Result<>{};
+    }
+  }
+  Session session{.connection = std::move(connection)};
+  sessions.insert(&session);
+  const Result<> served = co_await serve_requests(&session);
+  sessions.erase(&session);
+  changed.notify_all();
+  if (!served && served.error().code() != Code::kUnavailable) co_return served;
+  co_return Result<>{};
+}
+
+Task<> HttpServer::State::serve_requests(Session* session) {
+  while (!draining) {
+    session->idle = true;
+    auto exchange = CO_TRY(co_await next_request(session));
+    if (!exchange) co_return Result<>{};
+    session->idle = false;
+    Result<> handled = co_await handler(exchange);
+    if (!handled && handled.error().code() == Code::kInternal) log::error("{}", handled.error().to_string());
+    if (!CO_TRY(co_await exchange->settle(std::move(handled)))) co_return Result<>{};
+    session->connection->input.shrink();
+  }
+  co_return Result<>{};
+}
+
+namespace {
+
+Task<bool> fill_head(Connection* connection, Parser* parser) {
+  while (true) {
+    const std::size_t used = CO_TRY(parser->parse_head(connection->input.view()));
+    connection->input.consume(used);
+    if (parser->head_complete()) co_return true;
+    if (!CO_TRY(co_await connection->fill())) co_return false;
+  }
+}
+
+}  // namespace
+
+// Null when the connection ended between requests or after a refusal.
+Task<std::shared_ptr<ServerExchange>> HttpServer::State::next_request(Session* session) {
+  const auto& connection = session->connection;
+  const auto nothing = std::shared_ptr<ServerExchange>();
+  if (connection->input.empty()) {
+    const auto more =
+        co_await async::with_timeout(connection->fill(), options.idle_timeout, "idle connection");
+    if (!more || !*more) co_return nothing;
+  }
+  session->idle = false;
+  auto parser = std::make_unique<Parser>(Parser::Role::kRequest, options.max_header_bytes);
+  const auto complete = co_await async::with_timeout(fill_head(connection.get(), parser.get()),
+                                                     options.header_timeout, "request head");
+  if (complete && *complete) {
+    ParsedHead head = parser->take_head();
+    co_return std::make_shared<ServerExchange>(connection, std::move(head), std::move(parser));
+  }
+  if (complete) co_return nothing;
+  const Code code = complete.error().code();
+  if (code == Code::kUnavailable || code == Code::kCanceled) co_return nothing;
+  const int status = code == Code::kResourceExhausted ? 431 : code == Code::kDeadlineExceeded ? 408 : 400;
+  net::Headers headers;
+  headers.set("Connection", "close");
+  auto refusal = std::make_shared<ServerExchange>(connection, ParsedHead{}, nullptr);
+  CO_TRY(co_await refusal->respond(status, std::move(headers), ""));
+  CO_TRY(co_await refusal->settle(Result<>{}));
+  co_return nothing;
+}
+
+Task<> HttpServer::State::drain(Milliseconds grace) {
+  draining = true;
+  for (Session* session : sessions) {
+    if (session->idle) session->connection->stream.close();
+  }
+  const auto until = std::chrono::steady_clock::now() + grace;
+  while (!sessions.empty()) {
+    const auto left = std::chrono::ceil<Milliseconds>(until - std::chrono::steady_clock::now());
+    if (left.count() <= 0 || !co_await changed.wait_for(left)) break;
+  }
+  co_return Result<>{};
+}
+
+Task<> HttpServer::serve(Milliseconds grace) {
+  State& state = *state_;
+  async::Nursery accepts(state.executor);
+  async::Nursery connections(state.executor);
+  for (auto& acceptor : state.tcp_acceptors)
+    accepts.spawn("accept", state.accept_loop(&acceptor, &connections));
+  for (auto& acceptor : state.local_acceptors) {
+    accepts.spawn("accept", state.accept_loop(&acceptor, &connections));
+  }
+  async::Condition until_cancelled(state.executor);
+  while (co_await until_cancelled.wait()) {
+  }
+  co_await accepts.cancel_and_join();
+  error_code ignored;
+  for (auto& acceptor : state.tcp_acceptors) acceptor.close(ignored);
+  for (auto& acceptor : state.local_acceptors) acceptor.close(ignored);
+  const Result<> drained = co_await async::shielded(state.drain(grace));
+  co_await connections.cancel_and_join();
+  co_return drained;
+}
+
+}  // namespace wrenn::net
