@@ -63,9 +63,9 @@ Error parse_error(const Struct& object, Code fallback) {
     if (type.empty() || !bytes) continue;
     wrenn::v1::ErrorReason reason;
     if (type == kReasonType && reason.ParseFromString(*bytes)) {
-      error = std::move(error).with_reason(reason.reason()).with_field(reason.field());
+      error = Error(std::move(error).with_reason(reason.reason()).with_field(reason.field()));
     } else {
-      error = std::move(error).with_detail({std::move(type), std::move(*bytes)});
+      error = Error(std::move(error).with_detail({std::move(type), std::move(*bytes)}));
     }
   }
   return error;
