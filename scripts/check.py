@@ -144,7 +144,7 @@ def check_headers(build):
     include_proto = ["-isystem", os.path.join(build, "gen")]
     jobs = []
     for path in listed("src/*.h"):
-        own = [*flags.get(path.split("/")[1], everywhere), *include_proto, "-Isrc", "-Wno-pragma-once-outside-header"]
+        own = [*flags.get(path.split("/")[1], everywhere), *include_proto, "-iquote", "src", "-Wno-pragma-once-outside-header"]
         command = ["clang++-19", *own, "-fsyntax-only", "-x", "c++", path]
         jobs.append((path, inputs.key(path, "header-1", *command), command))
     return cached_jobs("headers", jobs)

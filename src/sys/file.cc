@@ -1,0 +1,301 @@
+#include "sys/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+namespace wrenn::sys {
+namespace {
+
+constexpr std::size_t kCopyChunk = std::size_t{1024} * 1024;
+constexpr int kMaxDepth = 4096;
+
+std::unexpected<Error> fail_path(std::string_view call, const std::string& path) {
+  return fail_errno(fmt::format("{} {}", call, path));
+}
+
+std::string parent_of(const std::string& path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+struct DirCloser {
+  void operator()(DIR* dir) const { ::closedir(dir); }
+};
+using Dir = std::unique_ptr<DIR, DirCloser>;
+
+bool is_dot(const char* name) {
+  const std::string_view text(name);
+  return text == "." || text == "..";
+}
+
+Result<> remove_entry(int parent, const char* name, const std::string& path, int depth);
+
+Result<> remove_children(int parent, const char* name, const std::string& path, int depth) {
+  if (depth > kMaxDepth) return fail(Code::kInvalidArgument, "folders too deep: " + path);
+  Fd fd(::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd) return errno == ENOENT ? Result<>{} : fail_path("open", path);
+  Dir dir(::fdopendir(fd.get()));
+  if (!dir) return fail_path("fdopendir", path);
+  fd.release();
+  // Names are collected first: unlinking while reading may skip entries.
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    if (!is_dot(entry->d_name)) names.emplace_back(entry->d_name);
+  }
+  for (const auto& child : names) {
+    TRY(remove_entry(::dirfd(dir.get()), child.c_str(), path + "/" + child, depth + 1));
+  }
+  return {};
+}
+
+Result<> remove_entry(int parent, const char* name, const std::string& path, int depth) {
+  if (::unlinkat(parent, name, 0) == 0 || errno == ENOENT) return {};
+  if (errno != EISDIR && errno != EPERM) return fail_path("unlink", path);
+  TRY(remove_children(parent, name, path, depth));
+  if (::unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT) return fail_path("rmdir", path);
+  return {};
+}
+
+Result<> copy_range(int from, int to, std::uint64_t begin, std::uint64_t end, const std::string& path) {
+  auto offset_in = static_cast<off_t>(begin);
+  auto offset_out = static_cast<off_t>(begin);
+  std::vector<char> buffer;
+  while (static_cast<std::uint64_t>(offset_in) < end) {
+    const std::size_t want = std::min<std::uint64_t>(end - static_cast<std::uint64_t>(offset_in), kCopyChunk);
+    const ssize_t moved =
+        buffer.empty() ? ::copy_file_range(from, &offset_in, to, &offset_out, want, 0) : ssize_t{-1};
+    if (moved > 0) continue;
+    if (moved == 0) break;
+    // Not between these filesystems: copy through memory.
+    if (buffer.empty() && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS) {
+      return fail_path("copy", path);
+    }
+    buffer.resize(kCopyChunk);
+    const ssize_t got = ::pread(from, buffer.data(), want, offset_in);
+    if (got < 0) return fail_path("read", path);
+    if (got == 0) break;
+    TRY(pwrite_all(to, {buffer.data(), static_cast<std::size_t>(got)}, static_cast<std::uint64_t>(offset_out)));
+    offset_in += got;
+    offset_out += got;
+  }
+  return {};
+}
+
+Result<> copy_extents(int from, int to, const std::string& path) {
+  struct stat info {};
+  if (::fstat(from, &info) != 0) return fail_path("stat", path);
+  if (::ioctl(to, FICLONE, from) == 0) return {};
+  if (::ftruncate(to, info.st_size) != 0) return fail_path("truncate", path);
+  off_t data = 0;
+  while (data < info.st_size) {
+    data = ::lseek(from, data, SEEK_DATA);
+    if (data < 0) return errno == ENXIO ? Result<>{} : fail_path("seek", path);
+    const off_t hole = ::lseek(from, data, SEEK_HOLE);
+    if (hole < 0) return fail_path("seek", path);
+    TRY(copy_range(from, to, static_cast<std::uint64_t>(data), static_cast<std::uint64_t>(hole), path));
+    data = hole;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Fd> open_file(const std::string& path, int flags, mode_t mode) {
+  Fd fd(::open(path.c_str(), flags | O_CLOEXEC, mode));
+  if (!fd) return fail_path("open", path);
+  return fd;
+}
+
+Result<std::string> read_file(const std::string& path, std::size_t limit) {
+  const Fd fd = TRY(open_file(path, O_RDONLY));
+  std::string out;
+  struct stat info {};
+  if (::fstat(fd.get(), &info) == 0 && info.st_size > 0) {
+    out.reserve(std::min<std::size_t>(static_cast<std::size_t>(info.st_size), limit) + 1);
+  }
+  std::array<char, 16 * 1024> buffer;
+  while (true) {
+    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail_path("read", path);
+    if (got == 0) return out;
+    if (out.size() + static_cast<std::size_t>(got) > limit) {
+      return fail(Error(Code::kResourceExhausted, fmt::format("{} is longer than {} bytes", path, limit))
+                      .with_reason("too_large"));
+    }
+    out.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+Result<> write_all(int fd, std::string_view data) {
+  while (!data.empty()) {
+    const ssize_t put = ::write(fd, data.data(), data.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return fail_errno("write");
+    data.remove_prefix(static_cast<std::size_t>(put));
+  }
+  return {};
+}
+
+Result<> pwrite_all(int fd, std::string_view data, std::uint64_t offset) {
+  while (!data.empty()) {
+    const ssize_t put = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return fail_errno("pwrite");
+    data.remove_prefix(static_cast<std::size_t>(put));
+    offset += static_cast<std::uint64_t>(put);
+  }
+  return {};
+}
+
+Result<> pread_all(int fd, char* out, std::size_t size, std::uint64_t offset) {
+  while (size > 0) {
+    const ssize_t got = ::pread(fd, out, size, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail_errno("pread");
+    if (got == 0) return fail(Code::kDataLoss, "pread: the file ends early");
+    out += got;
+    size -= static_cast<std::size_t>(got);
+    offset += static_cast<std::uint64_t>(got);
+  }
+  return {};
+}
+
+Result<> write_file(const std::string& path, std::string_view data, mode_t mode) {
+  const Fd fd = TRY(open_file(path, O_WRONLY | O_CREAT | O_TRUNC, mode));
+  const Result<> written = write_all(fd.get(), data);
+  if (!written) return fail(Error(written.error()).in(path));
+  return {};
+}
+
+Result<> write_existing(const std::string& path, std::string_view data) {
+  const Fd fd = TRY(open_file(path, O_WRONLY));
+  const Result<> written = write_all(fd.get(), data);
+  if (!written) return fail(Error(written.error()).in(path));
+  return {};
+}
+
+Result<> write_file_atomic(const std::string& path, std::string_view data, mode_t mode) {
+  const std::string temporary = path + random_id(".tmp-");
+  const auto attempt = [&]() -> Result<> {
+    const Fd fd = TRY(open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, mode));
+    TRY(write_all(fd.get(), data));
+    if (::fchmod(fd.get(), mode) != 0) return fail_path("chmod", temporary);
+    if (::fsync(fd.get()) != 0) return fail_path("fsync", temporary);
+    TRY(rename_file(temporary, path));
+    return fsync_path(parent_of(path));
+  };
+  Result<> result = attempt();
+  if (!result) ::unlink(temporary.c_str());
+  return result;
+}
+
+bool exists(const std::string& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0;
+}
+
+bool is_directory(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+Result<std::uint64_t> file_size(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return fail_path("stat", path);
+  return static_cast<std::uint64_t>(info.st_size);
+}
+
+Result<> mkdirs(const std::string& path, mode_t mode) {
+  for (std::size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const std::string part = path.substr(0, slash);
+    if (::mkdir(part.c_str(), mode) != 0 && errno != EEXIST) {
+      // A read-only parent that exists answers EROFS instead of EEXIST on some filesystems.
+      if (!is_directory(part)) return fail_path("mkdir", part);
+    }
+    if (slash == std::string::npos) break;
+  }
+  if (!is_directory(path)) return fail(Error::from_errno(ENOTDIR, "mkdir " + path));
+  return {};
+}
+
+Result<> remove_tree(const std::string& path) { return remove_entry(AT_FDCWD, path.c_str(), path, 0); }
+
+Result<> remove_file(const std::string& path) {
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_path("unlink", path);
+  return {};
+}
+
+Result<> rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) return fail_path("rename", from + " to " + to);
+  return {};
+}
+
+Result<> fsync_path(const std::string& path) {
+  const Fd fd = TRY(open_file(path, O_RDONLY));
+  if (::fsync(fd.get()) != 0) return fail_path("fsync", path);
+  return {};
+}
+
+Result<std::vector<std::string>> list_dir(const std::string& path) {
+  const Dir dir(::opendir(path.c_str()));
+  if (!dir) return fail_path("opendir", path);
+  std::vector<std::string> names;
+  while (true) {
+    errno = 0;
+    const dirent* entry = ::readdir(dir.get());
+    if (entry == nullptr) break;
+    if (!is_dot(entry->d_name)) names.emplace_back(entry->d_name);
+  }
+  if (errno != 0) return fail_path("readdir", path);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Result<> copy_sparse(const std::string& from, const std::string& to, mode_t mode) {
+  const Fd source = TRY(open_file(from, O_RDONLY));
+  const Fd target = TRY(open_file(to, O_RDWR | O_CREAT | O_EXCL, mode));
+  Result<> copied = copy_extents(source.get(), target.get(), to);
+  if (!copied) ::unlink(to.c_str());
+  return copied;
+}
+
+Result<Fd> lock_file(const std::string& path) {
+  Fd fd = TRY(open_file(path, O_RDWR | O_CREAT, 0600));
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return fail(Code::kFailedPrecondition, path + " is locked by another process");
+    return fail_path("flock", path);
+  }
+  return fd;
+}
+
+Result<TempDir> TempDir::make(std::string_view prefix) {
+  const char* base = std::getenv("TMPDIR");
+  std::string path = fmt::format("{}/{}-XXXXXX", base != nullptr && *base != '\0' ? base : "/tmp", prefix);
+  if (::mkdtemp(path.data()) == nullptr) return fail_path("mkdtemp", path);
+  return TempDir(std::move(path));
+}
+
+TempDir::~TempDir() {
+  if (path_.empty()) return;
+  const Result<> removed = remove_tree(path_);
+  if (!removed) log::warn("temporary folder: {}", removed.error().to_string());
+}
+
+}  // namespace wrenn::sys
