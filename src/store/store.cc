@@ -108,14 +108,13 @@ Store::Store(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Store::~Store() = default;
 
 Result<std::unique_ptr<Store>> Store::open(std::string url, asio::thread_pool* pool) {
-  if (url.empty() || url.find('"') != std::string::npos) {
+  constexpr std::string_view kSqlitePrefix = "sqlite://";
+  if (url.starts_with(kSqlitePrefix)) url.erase(0, kSqlitePrefix.size());
+  const bool postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+  if (url.empty() || url.find('"') != std::string::npos ||
+      (!postgres && url.find("://") != std::string::npos)) {
     return fail(Code::kInvalidArgument,
-                "DATABASE_URL must be a postgres:// URL or the path of an SQLite file");
-  }
-  if (url.find("://") != std::string::npos && !url.starts_with("postgres://") &&
-      !url.starts_with("postgresql://")) {
-    return fail(Code::kInvalidArgument,
-                "DATABASE_URL must start with postgres:// or be the path of an SQLite file");
+                "DATABASE_URL must be postgres://..., sqlite:///FILE or the path of an SQLite file");
   }
   return std::unique_ptr<Store>(new Store(std::make_unique<State>(std::move(url), pool)));
 }

@@ -72,7 +72,8 @@ struct Outcome {
 
 class Store {
  public:
-  // `url`: "postgres://...", "postgresql://..." or the path of an SQLite file, made if missing. Does not
+  // `url`: "postgres://...", "postgresql://...", or the path of an SQLite file, made if missing, with or
+  // without "sqlite://" before it. Does not
   // connect to PostgreSQL yet.
   static Result<std::unique_ptr<Store>> open(std::string url, asio::thread_pool* pool);
   ~Store();

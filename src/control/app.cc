@@ -1,0 +1,121 @@
+#include "control/app.h"
+
+#include <filesystem>
+
+#include "base/bytes.h"
+#include "control/api_key.h"
+#include "control/clock.h"
+#include "control/http_api.h"
+#include "control/limits.h"
+#include "control/reconciler.h"
+
+namespace wrenn::control {
+namespace {
+
+constexpr char kDefaultTeamId[] = "team-default";
+constexpr Milliseconds kDatabaseStartTime{60'000};
+constexpr Milliseconds kDatabaseRetryPause{1'000};
+
+Result<std::unique_ptr<store::Store>> open_store(async::Loop* loop, const Settings& settings) {
+  if (settings.database_url.find("://") == std::string::npos) {
+    std::error_code ignored;  // the open below tells
+    std::filesystem::create_directories(std::filesystem::path(settings.database_url).parent_path(), ignored);
+  }
+  return store::Store::open(settings.database_url, &loop->pool());
+}
+
+// A database that starts together with this program may need a moment.
+Task<int> migrate_when_up(store::Store* store) {
+  const auto give_up = std::chrono::steady_clock::now() + kDatabaseStartTime;
+  while (true) {
+    auto applied = co_await store->migrate();
+    if (applied || applied.error().reason() != "db_unavailable" ||
+        std::chrono::steady_clock::now() > give_up) {
+      co_return applied;
+    }
+    log::warn("waiting for the database: {}", applied.error().message());
+    CO_TRY(co_await async::sleep_for(kDatabaseRetryPause));
+  }
+}
+
+// The parts of a serving control plane, wired.
+class ControlPlane {
+ public:
+  ControlPlane(async::Loop* loop, const Settings& settings, store::Store* store)
+      : http_(std::make_shared<net::HttpClient>(loop->executor(), client_options(settings))),
+        agent_(http_, settings.agent, settings.agent_secret),
+        auth_(loop->executor(), store),
+        service_(loop->executor(), store, &agent_),
+        reconciler_(loop->executor(), store, &agent_, &service_),
+        api_(store, &service_, &auth_, &agent_),
+        background_(loop->executor()),
+        server_(loop->executor(), [this](auto exchange) { return api_.handle(std::move(exchange)); }) {
+    service_.on_sync([this] { return reconciler_.pass(); });
+  }
+
+  Result<net::Endpoint> listen(const net::Endpoint& endpoint) { return server_.listen(endpoint); }
+
+  Task<> run() {
+    background_.spawn("reconciler", reconciler_.run());
+    auto served = co_await server_.serve();
+    CO_TRY(co_await async::shielded(stop()));
+    if (!served && served.error().code() != Code::kCanceled) co_return served;
+    co_return Result<>{};
+  }
+
+ private:
+  static net::ClientOptions client_options(const Settings& settings) {
+    net::ClientOptions options;
+    options.tls = settings.agent_tls;
+    return options;
+  }
+
+  Task<> stop() {
+    co_await service_.stop();
+    co_await background_.cancel_and_join();
+    co_await reconciler_.stop();
+    co_await service_.flush_activity();
+    co_await auth_.stop();
+    co_return Result<>{};
+  }
+
+  std::shared_ptr<net::HttpClient> http_;
+  AgentClient agent_;
+  Authenticator auth_;
+  SandboxService service_;
+  Reconciler reconciler_;
+  HttpApi api_;
+  async::Nursery background_;
+  net::HttpServer server_;
+};
+
+}  // namespace
+
+Task<> serve(async::Loop* loop, Settings settings, std::function<void(net::Endpoint)> on_ready) {
+  auto store = CO_TRY(open_store(loop, settings));
+  CO_TRY(co_await migrate_when_up(store.get()));
+  ControlPlane control_plane(loop, settings, store.get());
+  const net::Endpoint bound = CO_TRY(control_plane.listen(settings.listen));
+  on_ready(bound);
+  co_return co_await control_plane.run();
+}
+
+Task<int> migrate(async::Loop* loop, Settings settings) {
+  auto store = CO_TRY(open_store(loop, settings));
+  co_return co_await migrate_when_up(store.get());
+}
+
+Task<std::optional<std::string>> bootstrap(async::Loop* loop, Settings settings) {
+  auto store = CO_TRY(open_store(loop, settings));
+  CO_TRY(co_await migrate_when_up(store.get()));
+  std::string key = new_api_key();
+  const model::Time now = wall_clock();
+  store::ApiKey row{random_id("key-"), kDefaultTeamId,      "bootstrap",
+                    hash_api_key(key), api_key_prefix(key), now};
+  if (!CO_TRY(co_await store->bootstrap({kDefaultTeamId, "Default", now}, std::move(row)))) {
+    co_return std::optional<std::string>{};
+  }
+  co_return std::optional<std::string>(std::move(key));
+}
+
+}  // namespace wrenn::control

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "net/http.h"
+
+namespace wrenn::control {
+
+using Getenv = std::function<std::optional<std::string>(const std::string&)>;
+std::optional<std::string> process_env(const std::string& name);
+
+struct Settings {
+  std::string database_url;
+  net::Endpoint listen;
+  net::Endpoint agent;
+  std::string agent_secret;  // empty with mutual TLS
+  std::optional<net::TlsFiles> agent_tls;
+  log::Level log_level = log::Level::kInfo;
+};
+
+// From the environment; see .env.example. kInvalidArgument names the variable that is wrong.
+Result<Settings> read_settings(const Getenv& getenv);
+
+// The secret in a file of mode 0600, made at random if it is missing: whoever of control plane and agent
+// starts first makes it.
+Result<std::string> load_or_make_secret(const std::string& path);
+
+}  // namespace wrenn::control
