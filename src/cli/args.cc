@@ -3,6 +3,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <iostream>
 
 #include "cli/output.h"
@@ -73,14 +74,15 @@ void add_data_commands(CLI::App* app, Args* args) {
   CLI::App* exec =
       command(app, args, Command::kExec, "exec",
               "run a command in a sandbox: wrenn exec ID -- CMD ARG...; its exit code is passed on");
-  exec->add_option("id", args->ids, "sandbox")->required()->expected(1);
-  exec->add_option("command", args->command_line, "command and arguments, after --")->required();
+  const auto one_id = [args](const std::string& id) { args->ids = {id}; };
+  exec->add_option_function<std::string>("id", one_id, "sandbox")->required();
+  exec->footer("After the id: -- COMMAND ARGUMENT...");
   exec->add_option("--timeout-sec", args->exec_timeout_sec, "kill it after so many seconds; exit code 124")
       ->check(CLI::Range(0, 86'400));
 
   CLI::App* shell = command(app, args, Command::kShell, "shell", "a terminal in a sandbox");
-  shell->add_option("id", args->ids, "sandbox")->required()->expected(1);
-  shell->add_option("command", args->command_line, "instead of /bin/bash, after --");
+  shell->add_option_function<std::string>("id", one_id, "sandbox")->required();
+  shell->footer("After the id, instead of /bin/bash: -- COMMAND ARGUMENT...");
 
   CLI::App* copy = command(app, args, Command::kCopy, "cp",
                            "copy one file: wrenn cp FILE ID:PATH, wrenn cp ID:PATH FILE; - is the pipe");
@@ -88,8 +90,7 @@ void add_data_commands(CLI::App* app, Args* args) {
   copy->add_option("to", args->to, "file, folder, ID:PATH or -")->required();
 }
 
-// CLI11 lets a later positional swallow what follows `--` into the wrong option when there are two, so the
-// part after the first `--` is taken out before it looks.
+// What follows the first `--` belongs to the command in the sandbox; CLI11 never sees it.
 std::vector<std::string> cut_command_line(int argc, char** argv, std::vector<std::string>* words) {
   std::vector<std::string> rest;
   bool after = false;
@@ -150,9 +151,9 @@ std::optional<int> parse_args(int argc, char** argv, Args* args) {
   std::vector<std::string> words;
   std::vector<std::string> rest = cut_command_line(argc, argv, &words);
   cut_at_command(&words, &rest);
-  const bool marker = takes_command(words) && !rest.empty();
-  if (marker) {
-    words.push_back("--");
+  if (takes_command(words)) {
+    args->command_line = std::move(rest);
+  } else {
     words.insert(words.end(), rest.begin(), rest.end());
   }
   std::reverse(words.begin(), words.end());
@@ -162,6 +163,10 @@ std::optional<int> parse_args(int argc, char** argv, Args* args) {
     const bool asked = error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success);
     app.exit(error, std::cout, std::cerr);
     return asked ? kExitOk : kExitUsage;
+  }
+  if (args->command == Command::kExec && args->command_line.empty()) {
+    std::cerr << "exec: give a command: wrenn exec ID -- COMMAND ARGUMENT...\n";
+    return kExitUsage;
   }
   if (args->command == Command::kRemove && args->ids.empty() && !args->all) {
     std::cerr << "rm: give an id or --all\n";

@@ -69,7 +69,8 @@ Result<> Supervisor::launch(Child* child) {
   // Ctrl-C at our terminal must not reach them: they are stopped in order.
   spec.new_session = true;
   child->process.emplace(TRY(sys::spawn(spec)));
-  child->start_time = TRY(sys::process_start_time(child->process->pid()));
+  // One that has ended already has none; try_wait tells its story.
+  child->start_time = sys::process_start_time(child->process->pid()).value_or(0);
   child->started = Clock::now();
   announce();
   return {};
