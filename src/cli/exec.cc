@@ -26,6 +26,16 @@ Task<> write_to(asio::thread_pool* pool, int fd, std::string data) {
       *pool, [fd, data = std::move(data)]() -> Result<> { return sys::write_all(fd, data); });
 }
 
+Error error_of_frame(const ExecFrame& frame) {
+  Code code = Code::kInternal;
+  if (frame.code == "invalid_request") code = Code::kInvalidArgument;
+  if (frame.code == "unauthorized") code = Code::kUnauthenticated;
+  if (frame.code == "not_found") code = Code::kNotFound;
+  if (frame.code == "invalid_state" || frame.code == "conflict") code = Code::kFailedPrecondition;
+  if (frame.code == "timeout") code = Code::kDeadlineExceeded;
+  return Error(code, frame.data.empty() ? "the command failed to run" : frame.data).with_reason(frame.code);
+}
+
 // What the command printed, for --json.
 struct Collected {
   std::string out;
@@ -56,12 +66,15 @@ Task<int> follow(Context* context, net::WebSocket* socket, Collected* collected)
       case ExecFrame::Kind::kExit:
         co_return frame.exit_code;
       case ExecFrame::Kind::kError:
-        co_return fail(Code::kInternal, frame.data.empty() ? "the command failed to run" : frame.data);
+        co_return fail(error_of_frame(frame));
       default:
         break;
     }
   }
 }
+
+// The service ends a late command itself; ours is the second line.
+constexpr std::chrono::seconds kTimeoutGrace{5};
 
 json::value printable(const std::string& bytes, bool base64) {
   return json::value(base64 ? to_base64(bytes) : bytes);
@@ -77,6 +90,7 @@ Result<ExecFrame> parse_exec_frame(std::string_view text) {
   const std::string_view type = string_at(object, "type");
   ExecFrame frame;
   frame.data = string_at(object, "data");
+  frame.code = string_at(object, "code");
   if (string_at(object, "encoding") == "base64") frame.data = TRY(from_base64(frame.data));
   if (type == "start") frame.kind = ExecFrame::Kind::kStart;
   if (type == "stdout") frame.kind = ExecFrame::Kind::kStdout;
@@ -96,7 +110,6 @@ Task<int> exec_command(Context* context) {
   auto socket = CO_TRY(co_await context->api->socket(id, "/exec/stream"));
   json::object start{{"type", "start"}, {"cmd", args.command_line.front()}};
   start["args"] = json::array(args.command_line.begin() + 1, args.command_line.end());
-  start["encoding"] = "base64";
   if (args.exec_timeout_sec > 0) start["timeout_sec"] = args.exec_timeout_sec;
   CO_TRY(co_await socket->send({.data = json::serialize(start), .text = true}));
 
@@ -105,17 +118,22 @@ Task<int> exec_command(Context* context) {
   Task<int> following = follow(context, socket.get(), args.json ? &collected : nullptr);
   Result<int> code =
       args.exec_timeout_sec > 0
-          ? co_await async::with_timeout(std::move(following), std::chrono::seconds(args.exec_timeout_sec),
+          ? co_await async::with_timeout(std::move(following),
+                                         std::chrono::seconds(args.exec_timeout_sec) + kTimeoutGrace,
                                          std::string("the command"))
           : co_await std::move(following);
   // A closing handshake that fails takes nothing from the answer.
   static_cast<void>(co_await async::shielded(async::with_timeout(
       socket->close(kNormalClosure, "done"), Milliseconds(1'000), std::string("closing the stream"))));
   if (!code) co_return fail(std::move(code).error());
+  const auto elapsed = std::chrono::steady_clock::now() - began;
+  if (*code < 0 && args.exec_timeout_sec > 0 && elapsed >= std::chrono::seconds(args.exec_timeout_sec)) {
+    co_return fail(Code::kDeadlineExceeded,
+                   "the command was ended after " + std::to_string(args.exec_timeout_sec) + " s");
+  }
   if (args.json) {
     const bool base64 = !is_utf8(collected.out) || !is_utf8(collected.err);
-    const auto took =
-        std::chrono::duration_cast<Milliseconds>(std::chrono::steady_clock::now() - began).count();
+    const auto took = std::chrono::duration_cast<Milliseconds>(elapsed).count();
     CO_TRY(print_json({{"sandbox_id", id},
                        {"cmd", args.command_line.front()},
                        {"stdout", printable(collected.out, base64)},

@@ -13,6 +13,7 @@ struct ExecFrame {
   enum class Kind { kStart, kStdout, kStderr, kExit, kError, kOther };
   Kind kind = Kind::kOther;
   std::string data;  // bytes of the stream, or the error's text
+  std::string code;  // of an error: "not_found", "invalid_state", ...
   int exit_code = 0;
 };
 // kInternal when it is not a JSON object or its data does not decode.

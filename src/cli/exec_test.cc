@@ -10,6 +10,7 @@ TEST(ExecFrame, KnowsEveryType) {
   EXPECT_EQ(parse_exec_frame(R"({"type":"stderr","data":"x"})")->kind, ExecFrame::Kind::kStderr);
   EXPECT_EQ(parse_exec_frame(R"({"type":"exit","exit_code":3})")->exit_code, 3);
   EXPECT_EQ(parse_exec_frame(R"({"type":"error","data":"gone"})")->data, "gone");
+  EXPECT_EQ(parse_exec_frame(R"({"type":"error","data":"gone","code":"not_found"})")->code, "not_found");
   EXPECT_EQ(parse_exec_frame(R"({"type":"later"})")->kind, ExecFrame::Kind::kOther);
 }
 
