@@ -76,6 +76,7 @@ ApiError to_api_error(const Error& error) {
   // What went wrong inside is for the log.
   if (mapping.code == "db_error") out.message = "the database failed";
   if (mapping.code == "internal_error") out.message = "internal error";
+  if (mapping.code == "host_unavailable") out.message = "the sandbox's host does not answer";
   return out;
 }
 

@@ -125,6 +125,7 @@ Task<> HttpApi::dispatch(CallPtr call) {
     allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
   }
   if (found == nullptr && !allowed.empty()) {
+    call->allow = allowed;
     co_return fail(
         Error(Code::kUnimplemented, "this path takes " + allowed).with_reason("method_not_allowed"));
   }
@@ -148,6 +149,7 @@ Task<> HttpApi::refuse(CallPtr call, Error error) {
   co_await drain(call);
   net::Headers headers = headers_for(*call);
   headers.set("Content-Type", "application/json");
+  if (!call->allow.empty()) headers.set("Allow", call->allow);
   if (api.retry_after_sec > 0) headers.set("Retry-After", std::to_string(api.retry_after_sec));
   co_return co_await call->exchange->respond(api.status, std::move(headers), api.body());
 }

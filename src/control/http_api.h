@@ -36,6 +36,7 @@ class HttpApi {
     std::string peer;
     Principal principal;
     std::string sandbox_id;
+    std::string allow;  // for 405
     bool body_read = false;
     bool upgraded = false;
   };
