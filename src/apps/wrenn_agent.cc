@@ -8,6 +8,8 @@
 #include "async/async.h"
 #include "base/log.h"
 #include "sandbox/manager.h"
+#include "sys/file.h"
+#include "vmm/vmm.h"
 
 namespace {
 
@@ -16,9 +18,10 @@ using wrenn::Task;
 
 constexpr int kUsageError = 2;
 constexpr char kUsage[] =
-    "usage: wrenn-agent [serve | prepare]\n"
+    "usage: wrenn-agent [serve | prepare | probe]\n"
     "  serve    answer the control plane (default)\n"
     "  prepare  make the default template's snapshot, then exit\n"
+    "  probe    print what would run the VMs, as JSON; boots a guest to find out\n"
     "Settings come from the environment; see .env.example.\n";
 
 Task<> serve_rpc(wrenn::sandbox::Manager* manager, const wrenn::agent::AgentConfig* config,
@@ -45,7 +48,19 @@ Task<> prepare(wrenn::sandbox::Manager* manager) {
       [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
 }
 
+Task<> probe(const wrenn::sandbox::Config* config, wrenn::async::Loop* loop) {
+  CO_TRY(wrenn::sys::mkdirs(config->cache_dir, 0700));
+  wrenn::vmm::DriverChoice choice{config->driver, config->kernels_dir + "/bzImage",
+                                  config->kernels_dir + "/initramfs.cpio.gz", config->cache_dir};
+  const auto driver = CO_TRY(co_await wrenn::vmm::choose_driver(loop->executor(), std::move(choice)));
+  const wrenn::vmm::Shape shape = driver->base_shape();
+  std::printf("{\"driver\":\"%s\",\"accel\":\"%s\",\"version\":\"%s\"}\n", shape.driver.c_str(),
+              shape.accel.c_str(), shape.version.c_str());
+  co_return Result<>{};
+}
+
 Task<> run(std::string command, const wrenn::agent::AgentConfig* config, wrenn::async::Loop* loop) {
+  if (command == "probe") co_return co_await probe(&config->sandbox, loop);
   wrenn::sandbox::Manager manager(loop->executor(), &loop->pool(), config->sandbox);
   Result<> result = co_await manager.start();
   if (result && command == "serve") result = co_await serve_rpc(&manager, config, loop);
@@ -63,7 +78,7 @@ int main(int argc, char** argv) {
     std::fputs(kUsage, stdout);
     return 0;
   }
-  if (argc > 2 || (command != "serve" && command != "prepare")) {
+  if (argc > 2 || (command != "serve" && command != "prepare" && command != "probe")) {
     std::fputs(kUsage, stderr);
     return kUsageError;
   }

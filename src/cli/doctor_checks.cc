@@ -58,7 +58,7 @@ Finding check_kvm(const std::string& programs, const std::string& dir) {
     return warn("KVM", "not tried: no guest to boot yet", "scripts/build-guest.sh");
   if (::geteuid() != 0) return warn("KVM", "not tried: needs root", "sudo wrenn doctor");
   sys::SpawnSpec spec;
-  spec.argv = {programs + "/wrenn-agent", "probe"};
+  spec.argv = {"env", "WRENN_DIR=" + dir, programs + "/wrenn-agent", "probe"};
   const auto probed = sys::run_checked(spec, kProbeLimit);
   if (!probed) return warn("KVM", "not known: " + probed.error().message(), "make build");
   boost::system::error_code ec;
