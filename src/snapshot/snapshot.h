@@ -20,19 +20,19 @@ inline constexpr int kFormatVersion = 1;
 
 struct Manifest {
   int format = kFormatVersion;
-  std::string kind;           // "template" or "sandbox"
-  std::string id;             // template key or sandbox id
+  std::string kind;  // "template" or "sandbox"
+  std::string id;    // template key or sandbox id
   std::uint64_t generation = 0;
-  std::string parent;         // template key of `memory`; empty for templates
+  std::string parent;  // template key of `memory`; empty for templates
   // What a load must find again.
   std::string driver, accel, vmm_version, cpu_model, kernel_digest, base_image;
   int vcpus = 0;
   int memory_mib = 0;
-  std::string created_at;     // RFC 3339
+  std::string created_at;  // RFC 3339
   struct File {
     std::string name;
-    std::uint64_t size = 0;      // bytes, apparent
-    std::string digest;          // "xxh3-128:<hex>" over the allocated extents (offset, length, content)
+    std::uint64_t size = 0;  // bytes, apparent
+    std::string digest;      // "xxh3-128:<hex>" over the allocated extents (offset, length, content)
   };
   std::vector<File> files;
 };

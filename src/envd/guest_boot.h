@@ -1,0 +1,11 @@
+#pragma once
+
+#include "base/result.h"
+
+namespace wrenn::envd {
+
+// What PID 1 of a guest does before it serves: mounts, hostname, network. Steps that fail are logged and the
+// boot goes on, since a guest without, say, cgroups is still of use.
+void boot_guest();
+
+}  // namespace wrenn::envd

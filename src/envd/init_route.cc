@@ -1,0 +1,151 @@
+#include "envd/init_route.h"
+
+#include <fcntl.h>
+#include <linux/random.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cmath>
+#include <cstring>
+#include <ctime>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "envd/files_route.h"
+#include "envd/limits.h"
+#include "sys/fd.h"
+
+namespace wrenn::envd {
+namespace {
+
+namespace json = boost::json;
+using std::chrono::nanoseconds;
+
+constexpr std::size_t kPoolBytes = 64;
+
+Result<> set_clock(nanoseconds host) {
+  const auto guest = std::chrono::system_clock::now().time_since_epoch();
+  if (std::chrono::abs(host - guest) <= kClockTolerance) return {};
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(host);
+  const timespec now{.tv_sec = seconds.count(), .tv_nsec = (host - seconds).count()};
+  if (::clock_settime(CLOCK_REALTIME, &now) != 0) return fail_errno("set the clock");
+  return {};
+}
+
+// Guests that share a snapshot share the generator's state until this runs.
+Result<> reseed(std::string_view entropy) {
+  const sys::Fd random(::open("/dev/urandom", O_RDWR | O_CLOEXEC));
+  if (!random.valid()) return fail_errno("open /dev/urandom");
+  const std::size_t length = std::min(entropy.size(), kPoolBytes);
+  alignas(rand_pool_info) std::array<char, sizeof(rand_pool_info) + kPoolBytes> request{};
+  const int header[2] = {static_cast<int>(length * 8), static_cast<int>(length)};  // entropy_count, buf_size
+  std::memcpy(request.data(), header, sizeof header);
+  std::memcpy(request.data() + sizeof header, entropy.data(), length);
+  if (length > 0 && ::ioctl(random.get(), RNDADDENTROPY, request.data()) != 0)
+    return fail_errno("RNDADDENTROPY");
+  if (::ioctl(random.get(), RNDRESEEDCRNG) != 0) return fail_errno("RNDRESEEDCRNG");
+  return {};
+}
+
+Result<json::object> parse_body(const std::string& text) {
+  if (trim(text).empty()) return json::object();
+  json::parse_options options;
+  options.max_depth = 8;
+  boost::system::error_code ec;
+  json::value value = json::parse(text, ec, {}, options);
+  if (ec || !value.is_object()) return fail(Code::kInvalidArgument, "the body is not a JSON object");
+  return std::move(value.get_object());
+}
+
+Result<std::string> text_field(const json::object& body, std::string_view name) {
+  const json::value* value = body.if_contains(name);
+  if (value == nullptr || value->is_null()) return std::string();
+  if (!value->is_string()) {
+    return fail(
+        Error(Code::kInvalidArgument, std::string(name) + " must be a string").with_field(std::string(name)));
+  }
+  return std::string(value->get_string());
+}
+
+Result<std::map<std::string, std::string>> env_field(const json::object& body) {
+  std::map<std::string, std::string> envs;
+  const json::value* value = body.if_contains("envVars");
+  if (value == nullptr || value->is_null()) return envs;
+  if (!value->is_object())
+    return fail(Error(Code::kInvalidArgument, "envVars must be an object").with_field("envVars"));
+  for (const auto& [name, text] : value->get_object()) {
+    if (!text.is_string()) {
+      return fail(Error(Code::kInvalidArgument, "envVars must hold strings").with_field("envVars"));
+    }
+    envs[std::string(name)] = std::string(text.get_string());
+  }
+  return envs;
+}
+
+Result<> apply(const json::object& body, const net::Headers& headers, Settings* settings) {
+  const std::string token = TRY(text_field(body, "accessToken"));
+  const std::string& current = settings->access_token;
+  if (!current.empty() && !equal_constant_time(token, current) &&
+      !equal_constant_time(headers.get("x-access-token"), current)) {
+    return fail(Code::kUnauthenticated, "the access token does not match");
+  }
+  Settings next = *settings;
+  next.envs = TRY(env_field(body));
+  const std::string user = TRY(text_field(body, "defaultUser"));
+  if (!user.empty()) {
+    TRY(sys::find_user(user));
+    next.default_user = user;
+  }
+  const std::string workdir = TRY(text_field(body, "defaultWorkdir"));
+  if (!workdir.empty()) next.default_workdir = workdir;
+  if (!token.empty()) next.access_token = token;
+  const std::string timestamp = TRY(text_field(body, "timestamp"));
+  if (!timestamp.empty()) {
+    const nanoseconds host = TRY(parse_rfc3339(timestamp));
+    TRY(set_clock(host));
+  }
+  const std::string encoded = TRY(text_field(body, "entropy"));
+  const std::string entropy = TRY(from_base64(encoded));
+  TRY(reseed(entropy));
+  *settings = std::move(next);
+  return {};
+}
+
+}  // namespace
+
+Result<nanoseconds> parse_rfc3339(const std::string& text) {
+  std::tm calendar{};
+  const char* rest = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &calendar);
+  const auto malformed = [] {
+    return fail(Error(Code::kInvalidArgument, "timestamp must be RFC 3339 in UTC").with_field("timestamp"));
+  };
+  if (rest == nullptr) return malformed();
+  std::int64_t fraction = 0;
+  if (*rest == '.') {
+    int digits = 0;
+    for (++rest; *rest >= '0' && *rest <= '9' && digits < 9; ++rest, ++digits)
+      fraction = fraction * 10 + (*rest - '0');
+    for (; digits < 9; ++digits) fraction *= 10;
+  }
+  if (std::string_view(rest) != "Z") return malformed();
+  return std::chrono::seconds(::timegm(&calendar)) + nanoseconds(fraction);
+}
+
+Task<> serve_init(std::shared_ptr<net::Exchange> exchange, Settings* settings) {
+  const std::string text = CO_TRY(co_await net::read_all(exchange.get(), kMaxInitBytes));
+  const auto run = [&]() -> Result<> {
+    const json::object body = TRY(parse_body(text));
+    return apply(body, exchange->request().headers, settings);
+  };
+  const Result<> done = run();
+  if (!done) {
+    log::warn("init: {}", done.error().to_string());
+    co_return co_await respond_error(exchange, done.error());
+  }
+  net::Headers headers;
+  headers.set("X-Envd-Version", kVersion);
+  co_return co_await exchange->respond(204, std::move(headers), "");
+}
+
+}  // namespace wrenn::envd

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+
+namespace wrenn::snapshot {
+
+// "xxh3-128:<hex>" over the file's 64 KiB blocks that are not all zero, each with its offset: the same for a
+// file and its sparse copy. Against bit rot and cut files, not against an attacker. Blocking.
+Result<std::string> file_digest(const std::string& path);
+
+}  // namespace wrenn::snapshot

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace wrenn::snapshot {
+
+inline constexpr std::uint32_t kPageBytes = 4096;
+inline constexpr std::size_t kCopyBytes = std::size_t{1} * 1024 * 1024;
+inline constexpr std::size_t kWritebackBytes = std::size_t{8} * 1024 * 1024;
+inline constexpr std::size_t kDigestBlockBytes = std::size_t{64} * 1024;
+inline constexpr std::size_t kMaxManifestBytes = std::size_t{64} * 1024;
+inline constexpr std::size_t kMaxManifestFiles = 16;
+
+}  // namespace wrenn::snapshot

@@ -1,0 +1,250 @@
+// Guest RAM in and out of a VMM process. The file format is in docs/formats/snapshot.md.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "snapshot/limits.h"
+#include "snapshot/snapshot.h"
+#include "sys/file.h"
+
+namespace wrenn::snapshot {
+namespace {
+
+// linux/fs.h of kernel 6.7; Debian 12's headers are older.
+struct PmScanArg {
+  std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct PageRegion {
+  std::uint64_t start, end, categories;
+};
+constexpr std::uint64_t kPageIsFile = 1U << 2U;
+constexpr std::uint64_t kPageIsPresent = 1U << 3U;
+constexpr std::uint64_t kPageIsSwapped = 1U << 4U;
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
+// pagemap entry bits: Documentation/admin-guide/mm/pagemap.rst
+constexpr std::uint64_t kBitFile = 1ULL << 61U;
+constexpr std::uint64_t kBitSwapped = 1ULL << 62U;
+constexpr std::uint64_t kBitPresent = 1ULL << 63U;
+constexpr std::size_t kRegionsPerScan = 4096;
+constexpr std::size_t kEntriesPerRead = 16384;
+
+void append(std::vector<PageRun>* runs, std::uint64_t first, std::uint64_t count) {
+  if (!runs->empty() && runs->back().first + runs->back().count == first) {
+    runs->back().count += count;
+  } else {
+    runs->push_back({first, count});
+  }
+}
+
+Result<std::vector<PageRun>> scan(int fd, std::uint64_t address, std::uint64_t size) {
+  std::vector<PageRegion> regions(kRegionsPerScan);
+  std::vector<PageRun> runs;
+  PmScanArg arg{};
+  arg.size = sizeof arg;
+  arg.start = address;
+  arg.end = address + size;
+  arg.vec = reinterpret_cast<std::uint64_t>(regions.data());
+  arg.vec_len = regions.size();
+  // Present or swapped, and not of the file.
+  arg.category_inverted = kPageIsFile;
+  arg.category_mask = kPageIsFile;
+  arg.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
+  arg.return_mask = kPageIsPresent | kPageIsSwapped;
+  while (arg.start < arg.end) {
+    const int found = ::ioctl(fd, kPagemapScan, &arg);
+    if (found < 0) return fail_errno("PAGEMAP_SCAN");
+    for (int i = 0; i < found; ++i) {
+      const PageRegion& region = regions[static_cast<std::size_t>(i)];
+      append(&runs, (region.start - address) / kPageBytes, (region.end - region.start) / kPageBytes);
+    }
+    if (arg.walk_end <= arg.start) break;
+    arg.start = arg.walk_end;
+  }
+  return runs;
+}
+
+Result<std::vector<PageRun>> read_pagemap(int fd, std::uint64_t address, std::uint64_t size) {
+  std::vector<std::uint64_t> entries(kEntriesPerRead);
+  std::vector<PageRun> runs;
+  const std::uint64_t pages = size / kPageBytes;
+  for (std::uint64_t page = 0; page < pages;) {
+    const std::uint64_t want = std::min<std::uint64_t>(entries.size(), pages - page);
+    TRY(sys::pread_all(fd, reinterpret_cast<char*>(entries.data()), want * sizeof(std::uint64_t),
+                       (address / kPageBytes + page) * sizeof(std::uint64_t)));
+    for (std::uint64_t i = 0; i < want; ++i) {
+      const std::uint64_t entry = entries[i];
+      if ((entry & (kBitPresent | kBitSwapped)) != 0 && (entry & kBitFile) == 0) append(&runs, page + i, 1);
+    }
+    page += want;
+  }
+  return runs;
+}
+
+struct Header {
+  std::array<char, 8> magic{};
+  std::uint32_t version = 0;
+  std::uint32_t page_bytes = 0;
+  std::uint64_t runs = 0;
+  std::uint64_t pages = 0;
+};
+constexpr std::array<char, 8> kMagic = {'W', 'R', 'N', 'P', 'A', 'G', 'E', 'S'};
+
+Result<sys::Fd> open_memory(pid_t pid, int flags) {
+  return sys::open_file(fmt::format("/proc/{}/mem", pid), flags);
+}
+
+bool all_zero(const char* bytes, std::size_t size) {
+  return size == 0 || (bytes[0] == 0 && std::memcmp(bytes, bytes + 1, size - 1) == 0);
+}
+
+Error corrupt(const std::string& path, std::string_view why) {
+  return Error(Code::kDataLoss, fmt::format("{}: {}", path, why)).with_reason("snapshot_corrupt");
+}
+
+Result<> check_table(const Header& header, const std::vector<PageRun>& runs, std::uint64_t ram_pages,
+                     const std::string& path) {
+  std::uint64_t next = 0;
+  std::uint64_t total = 0;
+  for (const PageRun& run : runs) {
+    const bool inside =
+        run.first >= next && run.count > 0 && run.first < ram_pages && run.count <= ram_pages - run.first;
+    if (!inside) return fail(corrupt(path, "a run of pages lies outside the memory or out of order"));
+    next = run.first + run.count;
+    total += run.count;
+  }
+  if (total != header.pages) return fail(corrupt(path, "the runs do not add up"));
+  return {};
+}
+
+Result<std::vector<PageRun>> read_table(int fd, std::uint64_t ram_pages, const std::string& path) {
+  Header header;
+  const std::uint64_t file_bytes = TRY(sys::file_size(path));
+  if (file_bytes < sizeof header) return fail(corrupt(path, "too short"));
+  TRY(sys::pread_all(fd, reinterpret_cast<char*>(&header), sizeof header, 0));
+  if (header.magic != kMagic || header.version != kFormatVersion || header.page_bytes != kPageBytes) {
+    return fail(corrupt(path, "not a pages file of this version"));
+  }
+  if (header.runs > ram_pages || header.pages > ram_pages)
+    return fail(corrupt(path, "more pages than memory"));
+  const std::uint64_t expected = sizeof header + header.runs * sizeof(PageRun) + header.pages * kPageBytes;
+  if (file_bytes != expected) return fail(corrupt(path, "wrong size"));
+  std::vector<PageRun> runs(header.runs);
+  TRY(sys::pread_all(fd, reinterpret_cast<char*>(runs.data()), runs.size() * sizeof(PageRun), sizeof header));
+  TRY(check_table(header, runs, ram_pages, path));
+  return runs;
+}
+
+// Calls `take(buffer, page)` for each block of the runs, read from `fd` at `address`.
+template <class Take>
+Result<> for_each_block(int fd, std::uint64_t address, const std::vector<PageRun>& runs, Take take) {
+  std::string buffer(kCopyBytes, '\0');
+  for (const PageRun& run : runs) {
+    for (std::uint64_t done = 0; done < run.count;) {
+      const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
+      const std::string_view block(buffer.data(), pages * kPageBytes);
+      TRY(sys::pread_all(fd, buffer.data(), block.size(), address + (run.first + done) * kPageBytes));
+      TRY(take(block, run.first + done));
+      done += pages;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<PageRun>> dirty_pages(pid_t pid, std::uint64_t address, std::uint64_t size) {
+  const auto fd = TRY(sys::open_file(fmt::format("/proc/{}/pagemap", pid), O_RDONLY));
+  auto runs = scan(fd.get(), address, size);
+  const bool unsupported =
+      !runs && (runs.error().sys_errno() == ENOTTY || runs.error().sys_errno() == EINVAL);
+  return unsupported ? read_pagemap(fd.get(), address, size) : runs;
+}
+
+Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+                                  const std::string& path) {
+  const auto memory = TRY(open_memory(pid, O_RDONLY));
+  const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
+  Header header{.magic = kMagic, .version = kFormatVersion, .page_bytes = kPageBytes, .runs = runs.size()};
+  for (const PageRun& run : runs) header.pages += run.count;
+  TRY(sys::write_all(file.get(), {reinterpret_cast<const char*>(&header), sizeof header}));
+  TRY(sys::write_all(file.get(),
+                     {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(PageRun)}));
+  std::uint64_t unsynced = 0;
+  TRY(for_each_block(memory.get(), address, runs, [&](std::string_view block, std::uint64_t) -> Result<> {
+    TRY(sys::write_all(file.get(), block));
+    unsynced += block.size();
+    // Starts the disk early, so that the fsync at the end has little left.
+    if (unsynced >= kWritebackBytes) {
+      ::sync_file_range(file.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+      unsynced = 0;
+    }
+    return {};
+  }));
+  return header.pages * kPageBytes;
+}
+
+Result<> load_pages(pid_t pid, std::uint64_t address, std::uint64_t size, const std::string& path) {
+  const auto file = TRY(sys::open_file(path, O_RDONLY));
+  const auto runs = TRY(read_table(file.get(), size / kPageBytes, path));
+  const auto memory = TRY(open_memory(pid, O_WRONLY));
+  std::string buffer(kCopyBytes, '\0');
+  std::uint64_t at = sizeof(Header) + runs.size() * sizeof(PageRun);
+  for (const PageRun& run : runs) {
+    for (std::uint64_t done = 0; done < run.count;) {
+      const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
+      TRY(sys::pread_all(file.get(), buffer.data(), pages * kPageBytes, at));
+      TRY(sys::pwrite_all(memory.get(), {buffer.data(), pages * kPageBytes},
+                          address + (run.first + done) * kPageBytes));
+      at += pages * kPageBytes;
+      done += pages;
+    }
+  }
+  return {};
+}
+
+namespace {
+
+// Pages of zeros become holes; a hole in the parent under a zero page stays one, data there is punched out.
+Result<> place_block(int file, std::string_view block, std::uint64_t first_page) {
+  for (std::size_t at = 0; at < block.size();) {
+    const bool zero = all_zero(block.data() + at, kPageBytes);
+    std::size_t end = at + kPageBytes;
+    while (end < block.size() && all_zero(block.data() + end, kPageBytes) == zero) end += kPageBytes;
+    const std::uint64_t offset = first_page * kPageBytes + at;
+    if (!zero) {
+      TRY(sys::pwrite_all(file, block.substr(at, end - at), offset));
+    } else if (::fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                           static_cast<off_t>(end - at)) != 0) {
+      return fail_errno("punch a hole");
+    }
+    at = end;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::uint64_t> write_memory(pid_t pid, std::uint64_t address, std::uint64_t size,
+                                   const std::string& parent, const std::string& path) {
+  const auto runs = TRY(dirty_pages(pid, address, size));
+  if (!parent.empty()) TRY(copy_sparse(parent, path));
+  const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT, 0600));
+  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) return fail_errno("truncate " + path);
+  const auto memory = TRY(open_memory(pid, O_RDONLY));
+  TRY(for_each_block(memory.get(), address, runs, [&](std::string_view block, std::uint64_t page) {
+    return place_block(file.get(), block, page);
+  }));
+  std::uint64_t pages = 0;
+  for (const PageRun& run : runs) pages += run.count;
+  return pages * kPageBytes;
+}
+
+Result<> copy_sparse(const std::string& from, const std::string& to) { return sys::copy_sparse(from, to); }
+
+}  // namespace wrenn::snapshot
