@@ -11,8 +11,8 @@
 // What a host lends a VM: network slots, cgroups, disks.
 namespace wrenn::host {
 
-// Slot N (1..32767): netns wrenn-N; in it tap0 (169.254.0.22/30, peer of every guest's 169.254.0.21) and eth0,
-// one end of a veth pair out of 10.12.0.0/16 (/31 at offset 2N); on the host wrenn-vN and a route for
+// Slot N (1..32767): netns wrenn-N; in it tap0 (169.254.0.22/30, peer of every guest's 169.254.0.21) and
+// eth0, one end of a veth pair out of 10.12.0.0/16 (/31 at offset 2N); on the host wrenn-vN and a route for
 // host_ip = 10.11.(N/256).(N%256) to it. nftables tables `wrenn` in the namespace and `wrenn_agent` on the
 // host drop by default: guest to host, to other guests, to private, link-local and metadata ranges, and
 // spoofed sources. Only the agent reaches the guest, at host_ip.
@@ -23,9 +23,9 @@ struct Slot {
 };
 
 struct NetworkOptions {
-  int ready_slots = 4;      // kept prepared ahead of use, 0..64
-  int max_slots = 4096;     // 1..32767
-  bool internet = true;     // guests may reach public addresses
+  int ready_slots = 4;   // kept prepared ahead of use, 0..64
+  int max_slots = 4096;  // 1..32767
+  bool internet = true;  // guests may reach public addresses
 };
 
 class SlotPool {
@@ -50,8 +50,8 @@ class SlotPool {
 };
 
 struct CgroupLimits {
-  int vcpus = 1;                     // CPU quota: this many CPUs
-  std::uint64_t memory_bytes = 0;    // hard limit, VMM overhead included
+  int vcpus = 1;                   // CPU quota: this many CPUs
+  std::uint64_t memory_bytes = 0;  // hard limit, VMM overhead included
   std::uint64_t max_pids = 64;
 };
 

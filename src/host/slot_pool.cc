@@ -1,0 +1,132 @@
+#include <fmt/format.h>
+
+#include <deque>
+#include <set>
+
+#include "base/log.h"
+#include "host/host.h"
+#include "host/limits.h"
+#include "host/slot_setup.h"
+
+namespace wrenn::host {
+
+struct SlotPool::State {
+  State(asio::any_io_executor ex, asio::thread_pool* p, NetworkOptions o)
+      : executor(ex), pool(p), options(o), changed(ex), tasks(ex) {}
+  asio::any_io_executor executor;
+  asio::thread_pool* pool;
+  NetworkOptions options;
+  std::deque<int> ready;
+  std::set<int> taken;  // in use, being made, being removed or ready
+  async::Condition changed;
+  async::Nursery tasks;
+  bool stopping = false;
+
+  Result<int> reserve() {
+    for (int index = 1; index <= options.max_slots; ++index) {
+      if (taken.insert(index).second) return index;
+    }
+    return fail(Error(Code::kResourceExhausted,
+                      fmt::format("all {} network slots are in use; remove sandboxes or raise the limit",
+                                  options.max_slots))
+                    .with_reason("no_network_slots"));
+  }
+  Task<int> make() {
+    const int index = CO_TRY(reserve());
+    const Result<> made = co_await async::offload(*pool, [index] { return create_slot(index); });
+    if (made) co_return index;
+    co_await remove(index);
+    co_return fail(Error(made.error()).in(fmt::format("network slot {}", index)));
+  }
+  // The index is free again only once nothing of the slot is left.
+  asio::awaitable<void> remove(int index) {
+    const Result<> removed = co_await async::offload(*pool, [index] { return remove_slot(index); });
+    if (removed) {
+      taken.erase(index);
+    } else {
+      log::warn("network slot {}: {}", index, removed.error().to_string());
+    }
+  }
+  Task<> refill() {
+    while (!stopping && !co_await async::is_cancelled()) {
+      if (static_cast<int>(ready.size()) >= options.ready_slots) {
+        CO_TRY(co_await changed.wait());
+        continue;
+      }
+      auto index = co_await make();
+      if (index) {
+        ready.push_back(*index);
+        continue;
+      }
+      log::warn("{}", index.error().to_string());
+      CO_TRY(co_await async::sleep_for(kRefillPause));
+    }
+    co_return Result<>{};
+  }
+  Task<> recycle(int index) {
+    co_await remove(index);
+    co_return Result<>{};
+  }
+};
+
+SlotPool::SlotPool(asio::any_io_executor executor, asio::thread_pool* pool, NetworkOptions options)
+    : state_(std::make_unique<State>(std::move(executor), pool, options)) {}
+
+SlotPool::~SlotPool() = default;
+
+Slot SlotPool::describe(int index) {
+  return {.index = index,
+          .netns = fmt::format("wrenn-{}", index),
+          .host_ip = fmt::format("10.11.{}.{}", index / 256, index % 256)};
+}
+
+Task<> SlotPool::start(std::vector<int> in_use) {
+  State& state = *state_;
+  state.options.max_slots = std::clamp(state.options.max_slots, 1, kMaxSlots);
+  state.taken.insert(in_use.begin(), in_use.end());
+  const bool internet = state.options.internet;
+  auto found = CO_TRY(co_await async::offload(*state.pool, [internet]() -> Result<std::vector<int>> {
+    TRY(enable_ip_forward());
+    TRY(install_host_rules(internet));
+    return existing_slots();
+  }));
+  for (const int index : found) {
+    if (!state.taken.insert(index).second) continue;
+    co_await state.remove(index);
+  }
+  state.tasks.spawn("slot pool", state.refill());
+  co_return Result<>{};
+}
+
+Task<Slot> SlotPool::acquire() {
+  State& state = *state_;
+  if (state.stopping) co_return fail(Code::kUnavailable, "the agent is stopping");
+  if (state.ready.empty()) co_return describe(CO_TRY(co_await async::shielded(state.make())));
+  const int index = state.ready.front();
+  state.ready.pop_front();
+  state.changed.notify_all();
+  co_return describe(index);
+}
+
+void SlotPool::release(int index) {
+  if (!state_->stopping) {
+    state_->tasks.spawn("slot release", state_->recycle(index));
+    return;
+  }
+  state_->ready.push_back(index);  // stop() removes it
+}
+
+Task<> SlotPool::stop() {
+  State& state = *state_;
+  state.stopping = true;
+  state.changed.notify_all();
+  co_await state.tasks.join();
+  while (!state.ready.empty()) {
+    const int index = state.ready.front();
+    state.ready.pop_front();
+    co_await state.remove(index);
+  }
+  co_return Result<>{};
+}
+
+}  // namespace wrenn::host

@@ -1,0 +1,180 @@
+#include "host/slot_setup.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "host/limits.h"
+#include "sys/file.h"
+#include "sys/process.h"
+
+namespace wrenn::host {
+namespace {
+
+constexpr const char* kNetnsDir = "/run/netns";
+constexpr std::string_view kNetnsPrefix = "wrenn-";
+constexpr const char* kIpForward = "/proc/sys/net/ipv4/ip_forward";
+constexpr const char* kTapMac = "02:FC:00:00:00:06";
+
+Result<> run_with_input(std::vector<std::string> argv, const std::string& input) {
+  sys::SpawnSpec spec;
+  spec.argv = std::move(argv);
+  TRY(sys::run_checked(std::move(spec), kCommandLimit, input));
+  return {};
+}
+
+// Where a guest may never go: host-internal, private, shared, link-local (metadata), test and multicast.
+constexpr std::string_view kForbidden =
+    "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, "
+    "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4";
+
+struct Addresses {
+  std::string host_end;  // of the veth pair
+  std::string guest_end;
+  std::string host_ip;
+};
+
+Addresses addresses_of(int index) {
+  const int offset = 2 * index;
+  return {.host_end = fmt::format("10.12.{}.{}", offset / 256, offset % 256),
+          .guest_end = fmt::format("10.12.{}.{}", (offset + 1) / 256, (offset + 1) % 256),
+          .host_ip = fmt::format("10.11.{}.{}", index / 256, index % 256)};
+}
+
+std::string slot_rules(const Addresses& a) {
+  // Connections into the guest come from the agent only; the guest's own go out through eth0 after the ban
+  // list. Replies pass by connection tracking.
+  return fmt::format(R"(
+table netdev wrenn {{
+  chain ingress {{
+    type filter hook ingress device tap0 priority 0; policy accept;
+    ether saddr != 02:fc:00:00:00:05 drop
+    ether type arp arp saddr ip != 169.254.0.21 drop
+    ether type ip ip saddr != 169.254.0.21 drop
+    ether type != {{ ip, arp }} drop
+  }}
+}}
+table ip wrenn {{
+  chain input {{ type filter hook input priority 0; policy drop; }}
+  chain output {{ type filter hook output priority 0; policy drop; }}
+  chain forward {{
+    type filter hook forward priority 0; policy drop;
+    ct state established,related accept
+    ct state invalid drop
+    iifname "eth0" oifname "tap0" ip daddr 169.254.0.21 ct status dnat accept
+    iifname "tap0" ip daddr {{ {forbidden} }} drop
+    iifname "tap0" oifname "eth0" accept
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat;
+    iifname "eth0" ip daddr {host_ip} dnat to 169.254.0.21
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat;
+    oifname "tap0" snat to 169.254.0.22
+    oifname "eth0" snat to {guest_end}
+  }}
+}}
+table ip6 wrenn {{
+  chain forward {{ type filter hook forward priority 0; policy drop; }}
+  chain input {{ type filter hook input priority 0; policy drop; }}
+}}
+)",
+                     fmt::arg("forbidden", kForbidden), fmt::arg("host_ip", a.host_ip),
+                     fmt::arg("guest_end", a.guest_end));
+}
+
+}  // namespace
+
+Result<> enable_ip_forward() {
+  const std::string now = TRY(sys::read_file(kIpForward));
+  if (now.starts_with("1")) return {};
+  const Result<> set = sys::write_existing(kIpForward, "1");
+  if (set) return {};
+  return fail(Error(Code::kFailedPrecondition,
+                    "IP forwarding is off and cannot be switched on; run: sysctl -w net.ipv4.ip_forward=1")
+                  .with_reason("ip_forward_off"));
+}
+
+Result<> install_host_rules(bool internet) {
+  // `add` first, so that the following `delete` never fails; all in one transaction.
+  const std::string rules = fmt::format(R"(
+add table ip wrenn_agent
+delete table ip wrenn_agent
+table ip wrenn_agent {{
+  chain input {{
+    type filter hook input priority -10; policy accept;
+    iifname "wrenn-v*" ct state established,related accept
+    iifname "wrenn-v*" drop
+  }}
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+    iifname "wrenn-v*" oifname "wrenn-v*" drop
+    iifname "wrenn-v*" ip daddr {{ {forbidden} }} drop
+    {policy}
+    oifname "wrenn-v*" ct state established,related accept
+    oifname "wrenn-v*" drop
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat;
+    ip saddr 10.12.0.0/16 oifname != "wrenn-v*" masquerade
+  }}
+}}
+)",
+                                        fmt::arg("forbidden", kForbidden),
+                                        fmt::arg("policy", internet ? "" : "iifname \"wrenn-v*\" drop"));
+  return run_with_input({"nft", "-f", "-"}, rules);
+}
+
+Result<> create_slot(int index) {
+  const Addresses a = addresses_of(index);
+  const std::string ns = Slot(SlotPool::describe(index)).netns;
+  const std::string veth = fmt::format("wrenn-v{}", index);
+  TRY(run_with_input({"ip", "netns", "add", ns}, ""));
+  const std::string outside = fmt::format(
+      "link add {veth} type veth peer name eth0 netns {ns}\n"
+      "addr add {host_end}/31 dev {veth}\n"
+      "link set {veth} up\n"
+      "route add {host_ip}/32 via {guest_end}\n",
+      fmt::arg("veth", veth), fmt::arg("ns", ns), fmt::arg("host_end", a.host_end),
+      fmt::arg("host_ip", a.host_ip), fmt::arg("guest_end", a.guest_end));
+  const std::string inside = fmt::format(
+      "link set lo up\n"
+      "addr add {guest_end}/31 dev eth0\n"
+      "link set eth0 up\n"
+      "tuntap add tap0 mode tap\n"
+      "link set tap0 address {mac}\n"
+      "addr add 169.254.0.22/30 dev tap0\n"
+      "link set tap0 up\n"
+      "route add default via {host_end}\n",
+      fmt::arg("guest_end", a.guest_end), fmt::arg("host_end", a.host_end), fmt::arg("mac", kTapMac));
+  TRY(run_with_input({"ip", "-batch", "-"}, outside));
+  TRY(run_with_input({"ip", "-n", ns, "-batch", "-"}, inside));
+  TRY(run_with_input({"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a)));
+  // /proc/sys/net shows the namespace of the process that opens it.
+  return run_with_input({"ip", "netns", "exec", ns, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"},
+                        "");
+}
+
+Result<> remove_slot(int index) {
+  const std::string ns = SlotPool::describe(index).netns;
+  const std::string veth = fmt::format("wrenn-v{}", index);
+  if (sys::exists("/sys/class/net/" + veth)) TRY(run_with_input({"ip", "link", "del", veth}, ""));
+  if (sys::exists(std::string(kNetnsDir) + "/" + ns)) TRY(run_with_input({"ip", "netns", "del", ns}, ""));
+  return {};
+}
+
+Result<std::vector<int>> existing_slots() {
+  std::vector<int> found;
+  if (!sys::is_directory(kNetnsDir)) return found;
+  for (const std::string& name : TRY(sys::list_dir(kNetnsDir))) {
+    if (!name.starts_with(kNetnsPrefix)) continue;
+    const std::string_view digits = std::string_view(name).substr(kNetnsPrefix.size());
+    int index = 0;
+    const auto [end, ec] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+    if (ec == std::errc() && end == digits.data() + digits.size()) found.push_back(index);
+  }
+  return found;
+}
+
+}  // namespace wrenn::host
