@@ -24,6 +24,7 @@ Service::Service(sandbox::Manager* manager, std::string secret)
   add_lifecycle();
   add_exec();
   add_files();
+  add_pty();
 }
 
 bool Service::authorized(const net::RequestHead& head) const {

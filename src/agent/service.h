@@ -26,6 +26,7 @@ class Service {
   void add_lifecycle();
   void add_exec();
   void add_files();
+  void add_pty();
   bool authorized(const net::RequestHead& head) const;
 
   Task<pb::CreateSandboxResponse> create(pb::CreateSandboxRequest request);
@@ -43,6 +44,11 @@ class Service {
   Task<pb::ReadFileResponse> read_file(pb::ReadFileRequest request);
   Task<pb::WriteFileStreamResponse> write_stream(connect::Reader<pb::WriteFileStreamRequest> in);
   Task<> read_stream(pb::ReadFileStreamRequest request, connect::Writer<pb::ReadFileStreamResponse> out);
+
+  Task<> pty_attach(pb::PtyAttachRequest request, connect::Writer<pb::PtyAttachResponse> out);
+  Task<pb::PtySendInputResponse> pty_input(pb::PtySendInputRequest request);
+  Task<pb::PtyResizeResponse> pty_resize(pb::PtyResizeRequest request);
+  Task<pb::PtyKillResponse> pty_kill(pb::PtyKillRequest request);
 
   template <class Req, class Res>
   void add(connect::Router* router, std::string method, Task<Res> (Service::*handler)(Req)) {

@@ -74,7 +74,7 @@ Task<> Sandbox::start_new(Template from) {
   CO_TRY(std::move(files));
   CO_TRY(std::move(*slot));
 
-  LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, "", ""};
+  LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, "", "", ""};
   if (snapshot) {
     plan.memory_file = paths_.memory;
     plan.device_state = *snapshot + "/state";

@@ -19,6 +19,18 @@ struct ExecSpec {
   std::optional<Milliseconds> limit;  // the process is killed after it
 };
 
+// A terminal: `tag` names it in its sandbox.
+struct PtySpec {
+  std::string tag;
+  std::string cmd;
+  std::vector<std::string> args;
+  std::vector<std::pair<std::string, std::string>> envs;
+  std::string cwd;
+  std::string user;  // empty: the guest's default
+  std::uint32_t cols = 80;
+  std::uint32_t rows = 24;
+};
+
 struct ExecOutput {
   std::string stdout_bytes;
   std::string stderr_bytes;
@@ -74,6 +86,13 @@ class GuestClient {
   // Runs to the end. Output above kMaxExecOutputBytes kills the process: kResourceExhausted, reason
   // "output_limit". On cancel the process is killed unless `*keep_on_cancel` is true by then.
   Task<ExecOutput> exec(ExecSpec spec, std::shared_ptr<bool> keep_on_cancel);
+
+  // Terminals. attach() shows one from now on; kNotFound when it has ended.
+  Task<std::unique_ptr<GuestProcess>> start_pty(PtySpec spec);
+  Task<std::unique_ptr<GuestProcess>> attach_pty(std::string tag);
+  Task<> pty_input(std::string tag, std::string bytes);
+  Task<> pty_resize(std::string tag, std::uint32_t cols, std::uint32_t rows);
+  Task<> pty_kill(std::string tag);
 
   Task<std::unique_ptr<GuestUpload>> upload(std::string path);
   // The file's bytes; kNotFound, kInvalidArgument (a folder), ...

@@ -23,10 +23,21 @@ void keep_first(Result<>* first, Result<> next) {
   if (*first && !next) *first = std::move(next);
 }
 
+Task<> fill_memory(asio::thread_pool* pool, std::string pages, pid_t pid, vmm::RamRegion ram) {
+  co_return co_await async::offload(*pool,
+                                    [=] { return snapshot::load_pages(pid, ram.address, ram.size, pages); });
+}
+
 Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan, host::Slot slot) {
   const vmm::VmSpec spec = spec_of(*context, plan, slot);
   if (plan.device_state.empty()) co_return co_await context->driver->boot(spec);
-  co_return co_await context->driver->load(spec, plan.device_state);
+  vmm::FillMemory fill;
+  if (!plan.pages.empty()) {
+    fill = [context, pages = plan.pages](pid_t pid, vmm::RamRegion ram) {
+      return fill_memory(context->pool, pages, pid, ram);
+    };
+  }
+  co_return co_await context->driver->load(spec, plan.device_state, std::move(fill));
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ struct LaunchPlan {
   int memory_mib = 512;
   std::string memory_file;   // mapped privately; empty when the guest boots
   std::string device_state;  // empty: boot
+  std::string pages;         // of a paused sandbox: what differs from memory_file; may be empty
 };
 
 // The shape of a VM of this size on this host.

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,6 +90,8 @@ class Vm {
   virtual Task<VmStats> stats() = 0;
 };
 
+using FillMemory = std::function<Task<>(pid_t, RamRegion)>;
+
 class Driver {
  public:
   virtual ~Driver() = default;
@@ -97,7 +100,9 @@ class Driver {
   // Starts the guest kernel from scratch; returns once the VMM runs (not the guest).
   virtual Task<std::shared_ptr<Vm>> boot(VmSpec spec) = 0;
   // Starts a VMM with spec.memory_file mapped privately, loads the device state, and leaves the VM paused.
-  virtual Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state) = 0;
+  // `fill`, if given, changes the RAM before the devices load: device state refers to what RAM holds (virtio
+  // rings), so the pages a snapshot adds to spec.memory_file must be there first.
+  virtual Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state, FillMemory fill) = 0;
   // Takes over a VM started by an earlier agent. kNotFound when the process is gone or is another one.
   virtual Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) = 0;
 };

@@ -111,7 +111,7 @@ TEST(CommandLine, LoadsPausedWithTheSameDevicesAsBoot) {
   const auto load = qemu::command_line(small_vm(), qemu::Start::kLoad, 0);
   EXPECT_EQ(devices(boot), devices(load));
   EXPECT_THAT(load, Contains("-S"));
-  EXPECT_THAT(load, Contains("fd:4"));
+  EXPECT_THAT(load, Contains("defer"));
   EXPECT_THAT(load, Not(Contains("-kernel")));
 }
 

@@ -100,7 +100,7 @@ std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint
          "chardev:serial"});
   }
   if (start == Start::kLoad) {
-    add({"-S", "-incoming", fmt::format("fd:{}", kStateFd)});
+    add({"-S", "-incoming", "defer"});
     return argv;
   }
   std::string kernel_args = spec.kernel_args;

@@ -58,12 +58,12 @@ Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
   CO_TRY(check_spec(spec));
   CO_TRY(make_memory_file(spec.memory_file, static_cast<std::uint64_t>(spec.shape.memory_mib) << 20));
   const std::string path = spec.memory_file;
-  auto vm = co_await start(std::move(spec), Start::kBoot, {});
+  auto vm = co_await start(std::move(spec), Start::kBoot, {}, {});
   if (unnamed) CO_TRY(sys::remove_file(path));
   co_return vm;
 }
 
-Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, std::string device_state) {
+Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, std::string device_state, FillMemory fill) {
   CO_TRY(check_spec(spec));
   const auto size = CO_TRY(sys::file_size(spec.memory_file));
   if (size != static_cast<std::uint64_t>(spec.shape.memory_mib) << 20) {
@@ -71,7 +71,7 @@ Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, std::string device_state
                                                       spec.shape.memory_mib))
                        .with_reason("snapshot_corrupt"));
   }
-  co_return co_await start(std::move(spec), Start::kLoad, std::move(device_state));
+  co_return co_await start(std::move(spec), Start::kLoad, std::move(device_state), std::move(fill));
 }
 
 Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::string device_state,
@@ -105,14 +105,16 @@ Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::s
                                   std::move(log));
 }
 
-Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, std::string device_state) {
+Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, std::string device_state,
+                                            FillMemory fill) {
   CO_TRY(check_same_machine(spec.shape, shape_));
   const std::uint64_t tsc_khz =
       how == Start::kBoot && shape_.accel == "tcg" ? CO_TRY(co_await tsc_.khz()) : 0;
   auto vm = CO_TRY(spawn(std::move(spec), how, std::move(device_state), tsc_khz));
   auto ready = co_await vm->connect(kStartLimit);
   if (ready && how == Start::kLoad) {
-    ready = co_await async::with_timeout(vm->wait_loaded(), kStartLimit, "loading the VM's device state");
+    ready = co_await async::with_timeout(vm->load_state(std::move(fill)), kStartLimit,
+                                         "loading the VM's device state");
   }
   if (ready) co_return vm;
   // The connection may break a moment before the process is gone; killing it settles both.

@@ -17,11 +17,11 @@ class QemuDriver final : public Driver {
 
   Shape base_shape() const override { return shape_; }
   Task<std::shared_ptr<Vm>> boot(VmSpec spec) override;
-  Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state) override;
+  Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state, FillMemory fill) override;
   Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
 
  private:
-  Task<std::shared_ptr<Vm>> start(VmSpec spec, Start how, std::string device_state);
+  Task<std::shared_ptr<Vm>> start(VmSpec spec, Start how, std::string device_state, FillMemory fill);
   Result<std::shared_ptr<QemuVm>> spawn(VmSpec spec, Start how, std::string device_state,
                                         std::uint64_t tsc_khz) const;
 

@@ -183,7 +183,7 @@ Task<> QemuTcgNeedsRoot::save_and_load() {
   VmSpec again = spec("console2");
   again.memory_file = path("memory");
   began = Clock::now();
-  auto loaded = CO_TRY(co_await driver_->load(again, path("state")));
+  auto loaded = CO_TRY(co_await driver_->load(again, path("state"), {}));
   std::printf("load: spawn to loaded %.1f ms\n", since_ms(began));
   CO_TRY(co_await async::sleep_for(Milliseconds(300)));
   EXPECT_EQ(first_tick(path("console2")), -1) << "a loaded VM ran before resume";
@@ -247,10 +247,10 @@ Task<> QemuTcgNeedsRoot::refuse() {
   VmSpec bad = spec("console");
   bad.memory_file = path("memory");
   CO_TRY(sys::write_file(path("memory"), "short"));
-  const auto short_memory = co_await driver_->load(bad, path("bad-state"));
+  const auto short_memory = co_await driver_->load(bad, path("bad-state"), {});
   EXPECT_EQ(short_memory.error().reason(), "snapshot_corrupt");
   EXPECT_EQ(::truncate(path("memory").c_str(), off_t{256} << 20), 0);
-  const auto corrupt = co_await driver_->load(bad, path("bad-state"));
+  const auto corrupt = co_await driver_->load(bad, path("bad-state"), {});
   EXPECT_FALSE(corrupt);
 
   VmSpec other = spec("console");

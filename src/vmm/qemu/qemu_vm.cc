@@ -11,6 +11,7 @@
 #include "sys/file.h"
 #include "vmm/limits.h"
 #include "vmm/proc.h"
+#include "vmm/qemu/command_line.h"
 
 namespace wrenn::vmm::qemu {
 namespace {
@@ -51,7 +52,12 @@ Task<std::string> QemuVm::status() {
   co_return std::string(text->get_string().c_str());
 }
 
-Task<> QemuVm::wait_loaded() {
+Task<> QemuVm::load_state(FillMemory fill) {
+  if (fill) {
+    const RamRegion region = CO_TRY(co_await ram());
+    CO_TRY(co_await fill(process_.pid, region));
+  }
+  CO_TRY(co_await command("migrate-incoming", {{"uri", fmt::format("fd:{}", kStateFd)}}, kCommandLimit));
   // QEMU answers from the loop that also loads, so this is rarely asked twice.
   while (CO_TRY(co_await status()) == "inmigrate") CO_TRY(co_await async::sleep_for(Milliseconds(1)));
   co_return Result<>{};

@@ -21,8 +21,8 @@ class QemuVm final : public Vm {
 
   // Takes the control connection; the VM runs or is paused.
   Task<> connect(Milliseconds limit);
-  // Waits until the device state given at start is loaded.
-  Task<> wait_loaded();
+  // Runs `fill` over the RAM, then loads the device state that was handed over at start.
+  Task<> load_state(FillMemory fill);
   // What QEMU said on its standard error, the end of it.
   std::string log_tail() const;
 
