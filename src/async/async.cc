@@ -1,11 +1,11 @@
 #include "async/async.h"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
-#include <algorithm>
 #include <csignal>
 #include <list>
 
@@ -74,12 +74,13 @@ void Nursery::spawn(std::string name, Task<> task) {
     }
   };
   asio::co_spawn(state_->executor, without_throwing(logged(std::move(task), child.name)),
-                 asio::bind_cancellation_slot(
-                     child.signal.slot(), [state = state_, place](const std::exception_ptr& exception) {
-                       if (exception) log::error("{}: {}", place->name, describe(exception));
-                       state->children.erase(place);
-                       if (state->children.empty()) state->emptied.notify_all();
-                     }));
+                 asio::bind_cancellation_slot(child.signal.slot(),
+                                              [state = state_, place](const std::exception_ptr& exception) {
+                                                if (exception)
+                                                  log::error("{}: {}", place->name, describe(exception));
+                                                state->children.erase(place);
+                                                if (state->children.empty()) state->emptied.notify_all();
+                                              }));
 }
 
 void Nursery::cancel() {

@@ -76,7 +76,8 @@ Task<T> with_timeout(Task<T> task, Milliseconds limit, std::string what) {
   const bool timed_out = co_await detail::run_child(detail::store_result(std::move(task), &result), limit,
                                                     detail::ParentCancel::kForward);
   if (timed_out && (!result || !*result)) {
-    co_return fail(Code::kDeadlineExceeded, what + " took longer than " + std::to_string(limit.count()) + " ms");
+    co_return fail(Code::kDeadlineExceeded,
+                   what + " took longer than " + std::to_string(limit.count()) + " ms");
   }
   if (!result) co_return fail(canceled_error());
   co_return std::move(*result);

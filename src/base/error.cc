@@ -12,10 +12,10 @@ namespace wrenn {
 namespace {
 
 constexpr std::array<std::string_view, 17> kNames = {
-    "ok",           "canceled",           "unknown",         "invalid_argument",    "deadline_exceeded",
-    "not_found",    "already_exists",     "permission_denied", "resource_exhausted", "failed_precondition",
-    "aborted",      "out_of_range",       "unimplemented",   "internal",            "unavailable",
-    "data_loss",    "unauthenticated"};
+    "ok",        "canceled",       "unknown",           "invalid_argument",   "deadline_exceeded",
+    "not_found", "already_exists", "permission_denied", "resource_exhausted", "failed_precondition",
+    "aborted",   "out_of_range",   "unimplemented",     "internal",           "unavailable",
+    "data_loss", "unauthenticated"};
 
 Code classify(int error_number) {
   switch (error_number) {

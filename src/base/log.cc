@@ -36,10 +36,11 @@ bool enabled(Level level) { return level >= g_threshold.load(std::memory_order_r
 
 void write(Level level, std::string_view message) {
   const auto now = std::chrono::system_clock::now();
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
-  std::string line = fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z {} {}: ",
-                                 fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms,
-                                 kLevelNames.at(static_cast<std::size_t>(level)), g_program.data());
+  const auto ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
+  std::string line = fmt::format(
+      "{:%Y-%m-%dT%H:%M:%S}.{:03}Z {} {}: ", fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms,
+      kLevelNames.at(static_cast<std::size_t>(level)), g_program.data());
   // Text of guests and clients may hold control characters that would forge lines or drive a terminal.
   for (const char c : message) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {

@@ -30,11 +30,11 @@ T unwrap(std::expected<T, Error>&& result) {
 
 // TRY(expr): the value of a Result, or return its error from this function.
 // CO_TRY(co_await task): the same in a coroutine.
-#define TRY(...)                                                                   \
-  ({                                                                               \
-    auto try_result_ = (__VA_ARGS__);                                              \
-    if (!try_result_) return ::std::unexpected(::std::move(try_result_).error());  \
-    ::wrenn::detail::unwrap(::std::move(try_result_));                             \
+#define TRY(...)                                                                  \
+  ({                                                                              \
+    auto try_result_ = (__VA_ARGS__);                                             \
+    if (!try_result_) return ::std::unexpected(::std::move(try_result_).error()); \
+    ::wrenn::detail::unwrap(::std::move(try_result_));                            \
   })
 #define CO_TRY(...)                                                                  \
   ({                                                                                 \

@@ -60,7 +60,7 @@ Task<> GuestClient::pty_input(std::string tag, std::string bytes) {
   auto request = request_for<process::SendInputRequest>(tag);
   request.mutable_input()->set_pty(std::move(bytes));
   CO_TRY(co_await connect_.unary<process::SendInputResponse>("/process.Process/SendInput", std::move(request),
-                                                            within_limit()));
+                                                             within_limit()));
   co_return Result<>{};
 }
 
@@ -68,15 +68,15 @@ Task<> GuestClient::pty_resize(std::string tag, std::uint32_t cols, std::uint32_
   auto request = request_for<process::UpdateRequest>(tag);
   *request.mutable_pty() = pty_of(cols, rows);
   CO_TRY(co_await connect_.unary<process::UpdateResponse>("/process.Process/Update", std::move(request),
-                                                         within_limit()));
+                                                          within_limit()));
   co_return Result<>{};
 }
 
 Task<> GuestClient::pty_kill(std::string tag) {
   auto request = request_for<process::SendSignalRequest>(tag);
   request.set_signal(process::SIGNAL_SIGKILL);
-  CO_TRY(co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal", std::move(request),
-                                                             within_limit()));
+  CO_TRY(co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal",
+                                                              std::move(request), within_limit()));
   co_return Result<>{};
 }
 

@@ -90,7 +90,8 @@ Result<> copy_range(int from, int to, std::uint64_t begin, std::uint64_t end, co
     const ssize_t got = ::pread(from, buffer.data(), want, offset_in);
     if (got < 0) return fail_path("read", path);
     if (got == 0) break;
-    TRY(pwrite_all(to, {buffer.data(), static_cast<std::size_t>(got)}, static_cast<std::uint64_t>(offset_out)));
+    TRY(pwrite_all(to, {buffer.data(), static_cast<std::size_t>(got)},
+                   static_cast<std::uint64_t>(offset_out)));
     offset_in += got;
     offset_out += got;
   }
@@ -98,7 +99,7 @@ Result<> copy_range(int from, int to, std::uint64_t begin, std::uint64_t end, co
 }
 
 Result<> copy_extents(int from, int to, const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   if (::fstat(from, &info) != 0) return fail_path("stat", path);
   if (::ioctl(to, FICLONE, from) == 0) return {};
   if (::ftruncate(to, info.st_size) != 0) return fail_path("truncate", path);
@@ -125,7 +126,7 @@ Result<Fd> open_file(const std::string& path, int flags, mode_t mode) {
 Result<std::string> read_file(const std::string& path, std::size_t limit) {
   const Fd fd = TRY(open_file(path, O_RDONLY));
   std::string out;
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd.get(), &info) == 0 && info.st_size > 0) {
     out.reserve(std::min<std::size_t>(static_cast<std::size_t>(info.st_size), limit) + 1);
   }
@@ -207,17 +208,17 @@ Result<> write_file_atomic(const std::string& path, std::string_view data, mode_
 }
 
 bool exists(const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   return ::lstat(path.c_str(), &info) == 0;
 }
 
 bool is_directory(const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 Result<std::uint64_t> file_size(const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return fail_path("stat", path);
   return static_cast<std::uint64_t>(info.st_size);
 }

@@ -56,7 +56,8 @@ std::string ExitStatus::to_string() const {
 }
 
 Result<> signal_pidfd(int pidfd, int number) {
-  if (::syscall(SYS_pidfd_send_signal, pidfd, number, nullptr, 0) != 0) return fail_errno("pidfd_send_signal");
+  if (::syscall(SYS_pidfd_send_signal, pidfd, number, nullptr, 0) != 0)
+    return fail_errno("pidfd_send_signal");
   return {};
 }
 
@@ -138,7 +139,8 @@ Result<Pty> open_pty(std::uint16_t cols, std::uint16_t rows, uid_t owner) {
   pty.slave_path = fmt::format("/dev/pts/{}", number);
   pty.slave = TRY(open_file(pty.slave_path, O_RDWR | O_NOCTTY));
   TRY(resize_pty(pty.master.get(), cols, rows));
-  if (owner != 0 && ::fchown(pty.slave.get(), owner, static_cast<gid_t>(-1)) != 0) return fail_errno("chown pty");
+  if (owner != 0 && ::fchown(pty.slave.get(), owner, static_cast<gid_t>(-1)) != 0)
+    return fail_errno("chown pty");
   return pty;
 }
 

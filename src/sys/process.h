@@ -27,7 +27,7 @@ struct SpawnSpec {
   std::vector<std::string> argv;
   // "NAME=value" each; nullopt: the parent's environment.
   std::optional<std::vector<std::string>> env;
-  std::string cwd;      // empty: the parent's
+  std::string cwd;  // empty: the parent's
   // Descriptors of the parent that become 0, 1, 2; -1: /dev/null. They stay the caller's.
   int stdin_fd = -1;
   int stdout_fd = -1;
@@ -37,7 +37,7 @@ struct SpawnSpec {
   bool new_session = false;           // setsid: own session and process group
   bool controlling_terminal = false;  // descriptor 0 becomes it; needs new_session
   std::optional<Credentials> credentials;
-  std::string netns;                  // path of a network namespace to enter
+  std::string netns;                            // path of a network namespace to enter
   std::vector<std::string> cgroup_procs_files;  // the child writes its pid to each before exec
   std::optional<int> oom_score_adj;
   std::optional<int> nice;
@@ -47,14 +47,14 @@ struct SpawnSpec {
 };
 
 struct ExitStatus {
-  int exit_code = 0;    // valid when signal is 0
-  int signal = 0;       // that ended the process
+  int exit_code = 0;  // valid when signal is 0
+  int signal = 0;     // that ended the process
   bool ok() const { return signal == 0 && exit_code == 0; }
   std::string to_string() const;  // "exit status 3", "signal: killed"
 };
 
-// A child. Destroying the handle neither kills nor reaps it in time: call wait() (or kill_and_wait()); a child
-// abandoned on purpose is reaped when the parent ends.
+// A child. Destroying the handle neither kills nor reaps it in time: call wait() (or kill_and_wait()); a
+// child abandoned on purpose is reaped when the parent ends.
 class ChildProcess {
  public:
   ChildProcess(pid_t pid, Fd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
@@ -99,8 +99,8 @@ int reap_orphans();
 // Any process, for adopted ones. kNotFound when there is none.
 Result<Fd> open_pidfd(pid_t pid);
 Result<> signal_pidfd(int pidfd, int number);
-// Field 22 of /proc/PID/stat; together with the pid it names a process for ever. kNotFound when gone (a zombie
-// counts as gone).
+// Field 22 of /proc/PID/stat; together with the pid it names a process for ever. kNotFound when gone (a
+// zombie counts as gone).
 Result<std::uint64_t> process_start_time(pid_t pid);
 
 struct Pty {

@@ -120,7 +120,8 @@ Result<RunOutput> run(SpawnSpec spec, Milliseconds limit, std::string_view input
     (void)child.signal_group(SIGKILL);
     (void)child.wait_blocking(kKillGrace);
     if (status.error().code() != Code::kDeadlineExceeded) return fail(status.error());
-    return fail(Code::kDeadlineExceeded, fmt::format("{} took longer than {} ms", spec.argv[0], limit.count()));
+    return fail(Code::kDeadlineExceeded,
+                fmt::format("{} took longer than {} ms", spec.argv[0], limit.count()));
   }
   result.status = *status;
   return result;

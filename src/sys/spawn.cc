@@ -19,8 +19,8 @@
 #include "sys/child_table.h"
 #include "sys/process.h"
 
-// The child shares the parent's memory until exec (CLONE_VM | CLONE_VFORK), so child_main may only make system
-// calls on memory prepared before: no allocation, no locks, no libc call that keeps state.
+// The child shares the parent's memory until exec (CLONE_VM | CLONE_VFORK), so child_main may only make
+// system calls on memory prepared before: no allocation, no locks, no libc call that keeps state.
 
 extern "C" char** environ;
 
@@ -90,7 +90,7 @@ bool write_self(const char* path, const char* text, std::size_t size) {
 }
 
 void reset_signals() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = SIG_DFL;
   for (int number = 1; number < NSIG; ++number) {
     if (number != SIGKILL && number != SIGSTOP) ::sigaction(number, &action, nullptr);
@@ -114,7 +114,8 @@ const char* place_descriptors(const Plan& plan) {
   return nullptr;
 }
 
-// glibc's setuid family tells every thread of the process through shared memory; the bare calls touch only us.
+// glibc's setuid family tells every thread of the process through shared memory; the bare calls touch only
+// us.
 const char* become(const Credentials& who) {
   if (::syscall(SYS_setgroups, who.groups.size(), who.groups.data()) != 0) return "setgroups";
   if (::syscall(SYS_setresgid, who.gid, who.gid, who.gid) != 0) return "setgid";
@@ -165,7 +166,7 @@ int exec_any(const Plan& plan) {
 }
 
 void complain(const char* name, int error) {
-  const char* reason = error == EACCES ? ": permission denied\n"
+  const char* reason = error == EACCES    ? ": permission denied\n"
                        : error == ENOEXEC ? ": exec format error\n"
                                           : ": not found\n";
   (void)!::write(2, name, std::strlen(name));
@@ -250,7 +251,8 @@ Result<ChildProcess> clone_child(Plan* plan) {
   ChildProcess child(pid, Fd(pidfd));
   if (plan->failed_step == nullptr) return child;
   (void)child.wait_blocking(Milliseconds(5'000));
-  return fail(Error::from_errno(plan->failed_errno, fmt::format("{} for {}", plan->failed_step, plan->argv[0])));
+  return fail(
+      Error::from_errno(plan->failed_errno, fmt::format("{} for {}", plan->failed_step, plan->argv[0])));
 }
 
 }  // namespace
