@@ -75,7 +75,8 @@ Task<> Reconciler::apply(model::Decision decision) {
   if (!decision.touches.empty()) CO_TRY(co_await store_->touch_sandboxes(std::move(decision.touches)));
   for (model::Decision::Destroy& target : decision.destroys) {
     if (sweeping_.size() >= kMaxSweepsAtOnce || !sweeping_.insert(target.id).second) continue;
-    sweeps_.spawn("sweep of " + target.id, sweep(std::move(target)));
+    std::string title = "sweep of " + target.id;
+    sweeps_.spawn(std::move(title), sweep(std::move(target)));
   }
   std::erase_if(decision.acknowledge, [&](const std::string& id) { return refused.contains(id); });
   if (decision.acknowledge.empty()) co_return Result<>{};

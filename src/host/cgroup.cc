@@ -141,6 +141,7 @@ Result<> CgroupManager::create(const std::string& id, const CgroupLimits& limits
 
 std::vector<std::string> CgroupManager::procs_files(const std::string& id) const {
   std::vector<std::string> files;
+  files.reserve(roots_.size());
   for (const std::string& root : roots_) files.push_back(root + "/" + id + "/cgroup.procs");
   return files;
 }

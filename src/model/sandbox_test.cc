@@ -59,7 +59,7 @@ TEST(Checks, Names) {
   for (const char* good : {"minimal", "a", "9", "code-runner-beta", "a.b_c-d"}) {
     EXPECT_TRUE(check_name("template", good)) << good;
   }
-  for (std::string bad :
+  for (const std::string& bad :
        {std::string(), std::string("-a"), std::string(".."), std::string("a/b"), std::string("a b"),
         std::string("a\0b", 3), std::string(65, 'a'), std::string("ü")}) {
     EXPECT_FALSE(check_name("template", bad)) << bad;

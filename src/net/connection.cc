@@ -1,5 +1,7 @@
 #include "net/connection.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 

@@ -111,7 +111,7 @@ struct ServerOptions {
 
 class HttpServer {
  public:
-  HttpServer(asio::any_io_executor executor, Handler handler, ServerOptions options = {});
+  explicit HttpServer(asio::any_io_executor executor, Handler handler, ServerOptions options = {});
   ~HttpServer();
   // Binds; may be called several times. kAlreadyExists when the port is taken. Answers the bound endpoint.
   Result<Endpoint> listen(const Endpoint& endpoint);
@@ -151,7 +151,7 @@ struct ClientOptions {
 // response came is retried once on a new one if the request has no body or an idempotent method.
 class HttpClient {
  public:
-  HttpClient(asio::any_io_executor executor, ClientOptions options = {});
+  explicit HttpClient(asio::any_io_executor executor, ClientOptions options = {});
   ~HttpClient();
   // Sends the head (Host is added). The body is chunked unless Content-Length is set; with
   // no_body the request is complete at once.

@@ -138,6 +138,7 @@ Result<std::shared_ptr<Sandbox>> Manager::find(const std::string& id) const {
 
 std::vector<std::shared_ptr<Sandbox>> Manager::list() const {
   std::vector<std::shared_ptr<Sandbox>> all;
+  all.reserve(sandboxes_.size());
   for (const auto& [id, sandbox] : sandboxes_) all.push_back(sandbox);
   return all;
 }

@@ -68,7 +68,7 @@ Result<Manifest> parse_manifest(const std::string& text, const std::string& path
     return fail(Error(Code::kDataLoss, fmt::format("{}: {}", path, why)).with_reason("snapshot_corrupt"));
   };
   try {
-    const Manifest manifest = from_object(json::parse(text).as_object());
+    Manifest manifest = from_object(json::parse(text).as_object());
     if (manifest.format != kFormatVersion) return corrupt("written by another version");
     if (manifest.files.size() > kMaxManifestFiles) return corrupt("too many files");
     for (const auto& file : manifest.files) {

@@ -4,6 +4,7 @@
 #include <soci/sqlite3/soci-sqlite3.h>
 #include <sqlite3.h>
 
+#include "base/log.h"
 #include "store/limits.h"
 
 namespace wrenn::store {
@@ -63,8 +64,9 @@ const char* Database::begin_statement() const {
 void Database::roll_back(soci::session& sql) noexcept {
   try {
     sql << "ROLLBACK";
-  } catch (const std::exception&) {
+  } catch (const std::exception& e) {
     // The connection is gone, and the transaction with it.
+    log::debug("rollback: {}", e.what());
   }
 }
 

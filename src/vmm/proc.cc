@@ -6,6 +6,7 @@
 #include <x86intrin.h>
 
 #include <charconv>
+#include <cmath>
 
 #include "sys/file.h"
 
@@ -143,7 +144,8 @@ Task<std::uint64_t> TscClock::khz() const {
     now = take();
   }
   const auto elapsed = static_cast<double>(now.nanoseconds - first_.nanoseconds);
-  co_return static_cast<std::uint64_t>(static_cast<double>(now.ticks - first_.ticks) / elapsed * 1e6 + 0.5);
+  co_return static_cast<std::uint64_t>(
+      std::llround(static_cast<double>(now.ticks - first_.ticks) / elapsed * 1e6));
 }
 
 }  // namespace wrenn::vmm
