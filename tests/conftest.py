@@ -38,7 +38,7 @@ class SystemPool:
             server.start()
             return System(server.url, server, self.driver)
         if kind == "small_disk":
-            return System(driver=self.driver, small_disk_mib=3072)
+            return System(driver=self.driver, small_disk_mib=4096)
         return System(driver=self.driver)
 
     def remember_driver(self, system):

@@ -77,7 +77,7 @@ Result<std::string> match_id(const json::array& sandboxes, std::string_view want
   int ended_count = 0;
   for (const json::value& item : sandboxes) {
     if (!item.is_object()) continue;
-    const std::string id = text_at(item.get_object(), "id");
+    std::string id = text_at(item.get_object(), "id");
     if (id == wanted) return id;
     const std::string_view bare =
         std::string_view(id).starts_with("sb-") ? std::string_view(id).substr(3) : id;

@@ -1,5 +1,7 @@
 #include "cli/doctor.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "cli/doctor_checks.h"

@@ -86,7 +86,7 @@ std::string render_tsv(const std::vector<Row>& rows) {
 
 std::string age_of(std::string_view rfc3339, std::int64_t now_unix) {
   struct tm parts{};
-  const std::string text(rfc3339);
+  std::string text(rfc3339);
   const char* rest = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
   if (rest == nullptr) return text;
   while (*rest == '.' || (*rest >= '0' && *rest <= '9')) ++rest;

@@ -138,7 +138,7 @@ Task<> probe_agent(Context* context, std::string url) {
 
 // A key is kept for this machine's commands unless the file belongs to another service.
 Result<std::string> keep_key(const Plan& plan, const std::string& key) {
-  const std::string path = credentials_path(process_environment());
+  std::string path = credentials_path(process_environment());
   if (path.empty()) return std::string();
   if (sys::exists(path)) {
     const Settings known = parse_credentials(TRY(sys::read_file(path)));

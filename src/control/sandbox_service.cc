@@ -182,7 +182,12 @@ Task<Sandbox> SandboxService::do_resume(std::string team_id, std::string id) {
   Sandbox row = CO_TRY(co_await begin_resume(team_id, id));
   auto resumed = co_await agent_->resume(id, static_cast<std::int32_t>(row.timeout_sec));
   if (resumed) co_return co_await finish(row, running_outcome(row, resumed->host_ip()));
-  co_await revert(row, Status::kPaused);
+  if (resumed.error().reason() == "sandbox_lost") {
+    row.end_reason = model::EndReason::kLost;
+    co_await revert(row, Status::kStopped);
+  } else {
+    co_await revert(row, Status::kPaused);
+  }
   if (sync_) co_await sync_();
   co_return fail(std::move(resumed).error());
 }

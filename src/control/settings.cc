@@ -51,7 +51,7 @@ Result<std::optional<net::TlsFiles>> tls_of(const Getenv& getenv) {
 }
 
 Result<std::string> secret_of(const Getenv& getenv, const std::string& wrenn_dir) {
-  const std::string secret = getenv("AGENT_SHARED_SECRET").value_or("");
+  std::string secret = getenv("AGENT_SHARED_SECRET").value_or("");
   if (secret.empty()) {
     return load_or_make_secret(getenv("AGENT_SHARED_SECRET_FILE").value_or(wrenn_dir + "/agent.secret"));
   }

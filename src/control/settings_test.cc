@@ -11,15 +11,17 @@ namespace wrenn::control {
 namespace {
 
 class SettingsTest : public testing::Test {
+ public:
+  ~SettingsTest() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
  protected:
   SettingsTest() {
     std::string pattern = (std::filesystem::temp_directory_path() / "wrenn-settings-XXXXXX").string();
     folder_ = ::mkdtemp(pattern.data());
     env_["WRENN_DIR"] = folder_;
-  }
-  ~SettingsTest() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
   }
   Result<Settings> read() {
     return read_settings([this](const std::string& name) -> std::optional<std::string> {

@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <cstdlib>
+#include <memory>
 
+#include "base/bytes.h"
 #include "envd/limits.h"
 #include "sys/file.h"
 
@@ -71,22 +74,65 @@ Task<> download(std::shared_ptr<net::Exchange> exchange, asio::thread_pool* pool
   }
 }
 
-Result<sys::Fd> open_for_writing(const std::string& path, const sys::User& user) {
-  struct stat info{};
-  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    return fail(Code::kInvalidArgument, path + " exists and is not a regular file");
-  }
-  TRY(make_owned_dirs(parent_of(path), user));
-  auto fd = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_TRUNC, 0644));
-  if (::fchown(fd.get(), user.uid, user.gid) != 0) return fail_errno("chown " + path);
-  return fd;
+// Where the bytes of an upload really go: a link is followed.
+std::string final_path(const std::string& path) {
+  const std::unique_ptr<char, decltype(&::free)> real(::realpath(path.c_str(), nullptr), &::free);
+  return real ? std::string(real.get()) : path;
 }
+
+// A file being uploaded. It takes its name once all bytes have come; one that is dropped leaves what was
+// there.
+class NewFile {
+ public:
+  static Result<std::unique_ptr<NewFile>> create(const std::string& path, const sys::User& user) {
+    struct stat info{};
+    const bool exists = ::stat(path.c_str(), &info) == 0;
+    if (exists && !S_ISREG(info.st_mode)) {
+      return fail(Code::kInvalidArgument, path + " exists and is not a regular file");
+    }
+    auto file = std::make_unique<NewFile>();
+    file->path_ = final_path(path);
+    const std::string folder = parent_of(file->path_);
+    TRY(make_owned_dirs(folder, user));
+    file->temporary_ = folder + "/" + random_id(".wrenn-upload-");
+    const mode_t mode = exists ? info.st_mode & 07777 : 0644;
+    auto fd = sys::open_file(file->temporary_, O_WRONLY | O_CREAT | O_EXCL, mode);
+    if (!fd && exists) {
+      // Files of /proc and /sys, and mounted files, have no room for another beside them.
+      file->temporary_.clear();
+      fd = sys::open_file(file->path_, O_WRONLY | O_TRUNC);
+    }
+    file->fd_ = TRY(std::move(fd));
+    if (file->temporary_.empty()) return file;
+    if (::fchown(file->fd_.get(), user.uid, user.gid) != 0) return fail_errno("chown " + path);
+    if (::fchmod(file->fd_.get(), mode) != 0) return fail_errno("chmod " + path);
+    return file;
+  }
+  NewFile() = default;
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+  ~NewFile() {
+    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  }
+  int fd() const { return fd_.get(); }
+  Result<> publish() {
+    if (temporary_.empty()) return {};
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0) return fail_errno("rename to " + path_);
+    temporary_.clear();
+    return {};
+  }
+
+ private:
+  std::string path_;
+  std::string temporary_;  // empty: written in place, or published
+  sys::Fd fd_;
+};
 
 Task<> upload(std::shared_ptr<net::Exchange> exchange, asio::thread_pool* pool, std::string path,
               sys::User user) {
-  const auto fd =
-      CO_TRY(co_await async::offload(*pool, [path, user] { return open_for_writing(path, user); }));
-  const int raw = fd.get();
+  const auto file =
+      CO_TRY(co_await async::offload(*pool, [path, user] { return NewFile::create(path, user); }));
+  const int raw = file->fd();
   while (true) {
     std::string chunk(kFileChunkBytes, '\0');
     std::size_t filled = 0;
@@ -102,6 +148,7 @@ Task<> upload(std::shared_ptr<net::Exchange> exchange, asio::thread_pool* pool, 
                                    [raw, bytes = std::move(chunk)] { return sys::write_all(raw, bytes); }));
     if (last) break;
   }
+  CO_TRY(co_await async::offload(*pool, [out = file.get()] { return out->publish(); }));
   const json::array entries{
       json::object{{"name", path.substr(path.find_last_of('/') + 1)}, {"path", path}, {"type", "file"}}};
   net::Headers headers;

@@ -34,9 +34,10 @@ ProcessEvent end_event(const sys::ExitStatus& status) {
 ProcessEvent data_event(int kind, std::string bytes) {
   ProcessEvent event;
   auto* data = event.mutable_data();
-  if (kind == kStdout) data->set_stdout(std::move(bytes));
-  if (kind == kStderr) data->set_stderr(std::move(bytes));
-  if (kind == kPty) data->set_pty(std::move(bytes));
+  std::string* field = kind == kStdout   ? data->mutable_stdout()
+                       : kind == kStderr ? data->mutable_stderr()
+                                         : data->mutable_pty();
+  *field = std::move(bytes);
   return event;
 }
 

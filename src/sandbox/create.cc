@@ -54,6 +54,7 @@ Result<> Sandbox::make_files(Template from, std::optional<std::string> snapshot)
   TRY(link_or_copy(from.rootfs, paths_.base));
   if (!snapshot) return host::make_overlay_disk(paths_.overlay, kDiskBytes);
   TRY(link_or_copy(*snapshot + "/memory", paths_.memory));
+  TRY(reserve_on_tmpfs(paths_.memory));
   return sys::copy_sparse(*snapshot + "/overlay", paths_.overlay);
 }
 

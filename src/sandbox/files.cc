@@ -1,12 +1,16 @@
 #include "sandbox/files.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
 
 #include "base/bytes.h"
+#include "sys/fd.h"
 #include "sys/file.h"
 
 namespace wrenn::sandbox {
@@ -24,6 +28,18 @@ Result<> link_or_copy(const std::string& from, const std::string& to) {
   if (::link(from.c_str(), to.c_str()) == 0) return {};
   if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + from);
   return sys::copy_sparse(from, to);
+}
+
+Result<> reserve_on_tmpfs(const std::string& path) {
+  const sys::Fd file = TRY(sys::open_file(path, O_RDWR));
+  struct statfs system{};
+  struct stat info{};
+  if (::fstatfs(file.get(), &system) != 0 || ::fstat(file.get(), &info) != 0)
+    return fail_errno("stat " + path);
+  if (system.f_type != TMPFS_MAGIC) return {};
+  const int failed = ::posix_fallocate(file.get(), 0, info.st_size);
+  if (failed != 0) return fail(Error::from_errno(failed, "allocate " + path));
+  return {};
 }
 
 std::uint64_t allocated_bytes(const std::string& dir) {

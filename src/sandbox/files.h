@@ -13,6 +13,9 @@ namespace wrenn::sandbox {
 Result<> replace_file(const std::string& path, std::string_view content);
 // A hard link, or a sparse copy where the two folders are on different filesystems. Replaces `to`.
 Result<> link_or_copy(const std::string& from, const std::string& to);
+// Allocates every page of a file on tmpfs, where reading a hole would allocate it and, on a full filesystem,
+// kill the process that mapped it. Without effect on other filesystems.
+Result<> reserve_on_tmpfs(const std::string& path);
 // Bytes that the files of a folder occupy.
 std::uint64_t allocated_bytes(const std::string& dir);
 // Size and modification time, which tell one version of a big file from another without reading it.

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <boost/json.hpp>
+#include <charconv>
 #include <chrono>
 
 #include "async/async.h"
@@ -15,8 +16,8 @@ namespace {
 namespace json = boost::json;
 using Clock = std::chrono::steady_clock;
 
-std::string rfc3339_now() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
+std::string rfc3339(std::chrono::system_clock::time_point time) {
+  const auto now = time.time_since_epoch();
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now);
   const auto nanos = std::chrono::duration_cast<std::chrono::nanoseconds>(now - seconds).count();
   return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:09}Z", fmt::gmtime(static_cast<std::time_t>(seconds.count())),
@@ -154,14 +155,14 @@ net::RequestHead GuestClient::head(std::string method, std::string target) const
 
 void GuestClient::drop_connections() { http_->drop_idle(endpoint_); }
 
-Task<> GuestClient::simple(std::string method, std::string target, std::string body) {
+Task<net::Headers> GuestClient::simple(std::string method, std::string target, std::string body) {
   net::RequestHead request = head(std::move(method), std::move(target));
   if (!body.empty()) request.headers.set("Content-Type", "application/json");
   auto response = CO_TRY(co_await http_->send(endpoint_, std::move(request), std::move(body)));
   const std::string answer = CO_TRY(co_await net::read_all(response.get(), kMaxEnvdAnswerBytes));
   const int status = response->head().status;
   if (!is_success(status)) co_return fail(guest_http_error(status, answer));
-  co_return Result<>{};
+  co_return response->head().headers;
 }
 
 Task<> GuestClient::wait_healthy(Milliseconds limit) {
@@ -169,10 +170,9 @@ Task<> GuestClient::wait_healthy(Milliseconds limit) {
   constexpr Milliseconds kAttempt{500};
   constexpr Milliseconds kStep{4};
   while (true) {
-    const Result<> healthy =
-        co_await async::with_timeout(simple("GET", "/health", ""), kAttempt, "health check");
+    const auto healthy = co_await async::with_timeout(simple("GET", "/health", ""), kAttempt, "health check");
     if (healthy) co_return Result<>{};
-    if (healthy.error().code() == Code::kCanceled) co_return healthy;
+    if (healthy.error().code() == Code::kCanceled) co_return fail(healthy.error());
     if (Clock::now() >= deadline) {
       co_return fail(Code::kDeadlineExceeded, fmt::format("the guest did not answer within {} ms: {}",
                                                           limit.count(), healthy.error().message()));
@@ -181,28 +181,53 @@ Task<> GuestClient::wait_healthy(Milliseconds limit) {
   }
 }
 
-Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, Milliseconds limit) {
+namespace {
+
+// The guest set its clock to `sent` at some moment before it answered, so it is at most this far off.
+// Zero when the guest does not say.
+Milliseconds clock_error(const net::Headers& answer, std::chrono::system_clock::time_point sent) {
+  const std::string text(answer.get("x-envd-clock"));
+  std::int64_t guest = 0;
+  if (std::from_chars(text.data(), text.data() + text.size(), guest).ec != std::errc{})
+    return Milliseconds(0);
+  const auto off = [&](std::chrono::system_clock::time_point host) {
+    const auto nanos = std::chrono::duration_cast<std::chrono::nanoseconds>(host.time_since_epoch()).count();
+    return std::chrono::duration_cast<Milliseconds>(
+        std::chrono::nanoseconds(guest > nanos ? guest - nanos : nanos - guest));
+  };
+  return std::max(off(sent), off(std::chrono::system_clock::now()));
+}
+
+}  // namespace
+
+Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, std::function<bool()> alive,
+                         Milliseconds limit) {
   json::object variables;
   for (auto& [name, value] : envs) variables[name] = value;
   const auto deadline = Clock::now() + limit;
   Milliseconds attempt{1'000};
   constexpr Milliseconds kStep{3};
+  int rounds = 0;
   while (true) {
-    const json::object body{{"timestamp", rfc3339_now()}, {"accessToken", token_}, {"envVars", variables}};
-    const Result<> done =
-        co_await async::with_timeout(simple("POST", "/init", json::serialize(body)),
-                                     std::min(attempt, left(deadline)), "setting up the guest");
-    if (done) co_return done;
+    const auto sent = std::chrono::system_clock::now();
+    const json::object body{{"timestamp", rfc3339(sent)}, {"accessToken", token_}, {"envVars", variables}};
+    const auto done = co_await async::with_timeout(simple("POST", "/init", json::serialize(body)),
+                                                   std::min(attempt, left(deadline)), "setting up the guest");
+    if (done) {
+      if (++rounds == kInitRounds || clock_error(*done, sent) <= kClockGoal) co_return Result<>{};
+      continue;
+    }
     const Code code = done.error().code();
     const bool retry = code == Code::kUnavailable || code == Code::kDeadlineExceeded;
-    if (!retry || Clock::now() >= deadline) co_return fail(Error(done.error()).in("guest init"));
+    if (!retry || !alive() || Clock::now() >= deadline) co_return fail(Error(done.error()).in("guest init"));
     if (code == Code::kDeadlineExceeded) attempt *= 2;
     CO_TRY(co_await async::sleep_for(kStep));
   }
 }
 
 Task<> GuestClient::quiesce(Milliseconds limit) {
-  co_return co_await async::with_timeout(simple("POST", "/quiesce", ""), limit, "quiescing the guest");
+  CO_TRY(co_await async::with_timeout(simple("POST", "/quiesce", ""), limit, "quiescing the guest"));
+  co_return Result<>{};
 }
 
 Task<std::unique_ptr<GuestProcess>> GuestClient::start(ExecSpec spec) {

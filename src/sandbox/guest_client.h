@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -75,8 +76,11 @@ class GuestClient {
 
   // Polls /health until the guest answers; kDeadlineExceeded after `limit`.
   Task<> wait_healthy(Milliseconds limit);
-  // Sets clock, token and environment; retried until `limit`. A guest must not serve before it succeeded.
-  Task<> init(std::vector<std::pair<std::string, std::string>> envs, Milliseconds limit);
+  // Sets clock, token and environment; retried until `limit`, or until the VM is no more `alive`, and
+  // repeated while the clock may be off because the guest was slow to answer. A guest must not serve before
+  // it succeeded.
+  Task<> init(std::vector<std::pair<std::string, std::string>> envs, std::function<bool()> alive,
+              Milliseconds limit);
   // Writes dirty data to the disk and drops connections before a pause.
   Task<> quiesce(Milliseconds limit);
   // Forgets kept connections: the VM behind the address is gone.
@@ -101,7 +105,7 @@ class GuestClient {
  private:
   friend class GuestProcess;
   net::RequestHead head(std::string method, std::string target) const;
-  Task<> simple(std::string method, std::string target, std::string body);
+  Task<net::Headers> simple(std::string method, std::string target, std::string body);
   Task<> signal_kill(std::uint32_t pid);
 
   std::shared_ptr<net::HttpClient> http_;

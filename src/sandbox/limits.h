@@ -31,6 +31,9 @@ inline constexpr Milliseconds kBuildRetry{60'000};
 
 inline constexpr Milliseconds kBootLimit{60'000};
 inline constexpr Milliseconds kInitLimit{20'000};
+// A guest's clock is set again while it may be further off than this, but not more often.
+inline constexpr Milliseconds kClockGoal{40};
+inline constexpr int kInitRounds = 4;
 inline constexpr Milliseconds kQuiesceLimit{5'000};
 inline constexpr Milliseconds kKillProcessLimit{2'000};
 inline constexpr Milliseconds kTransitionWait{10'000};

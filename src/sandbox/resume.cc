@@ -92,6 +92,13 @@ Task<> Sandbox::run_resumed() {
   if (!running) {
     // A guest whose clock, token and randomness are not renewed serves nobody: it goes back to sleep.
     log::error("sandbox {}: the resumed guest is not usable: {}", record_.id, running.error().to_string());
+    if (!machine_.vm->alive()) {
+      // Its disk has gone on since the snapshot, so nothing can be resumed any more.
+      const Result<> removed = co_await discard();
+      if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
+      co_return fail(
+          Error(Code::kUnavailable, "the VM ended while it was resumed").with_reason("sandbox_lost"));
+    }
     status_ = HostStatus::kRunning;
     const Result<> paused = co_await locked_pause(false);
     if (!paused) log::error("sandbox {}: {}", record_.id, paused.error().to_string());

@@ -135,7 +135,10 @@ std::vector<std::pair<std::string, std::string>> Sandbox::guest_envs() const {
           {"WRENN_TEMPLATE_ID", record_.template_name}};
 }
 
-Task<> Sandbox::init_guest() { co_return co_await guest_->init(guest_envs(), kInitLimit); }
+Task<> Sandbox::init_guest() {
+  auto alive = [vm = machine_.vm] { return vm->alive(); };
+  co_return co_await guest_->init(guest_envs(), std::move(alive), kInitLimit);
+}
 
 void Sandbox::start_watch() {
   // The watch outlives no sandbox: it holds one.

@@ -115,16 +115,23 @@ def truth(system, sandbox_id):
     return row
 
 
-def check_alive_or_gone(system, sandbox_id, had_mark):
-    """What a client may rely on: a live sandbox works and has its data; one that ended is gone for good."""
-    state = wait.until(lambda: truth(system, sandbox_id), CONVERGE_SEC, f"one truth about {sandbox_id}", 0.2)
+def settled(system, sandbox_id):
+    """The state, once nobody is left who would still change it: a transition whose owner died holds the row
+    until its lease ends and then goes on, and answers 409 to others meanwhile."""
+    state = truth(system, sandbox_id)
     if state == "paused":
         system.api.resume(sandbox_id)
         state = "resumed"
     if state in ("running", "resumed"):
         assert system.api.exec(sandbox_id, "echo", ["alive"])["stdout"] == "alive\n"
-        if had_mark:
-            assert system.api.read_ok(sandbox_id, "/root/mark") == MARK
+    return state
+
+
+def check_alive_or_gone(system, sandbox_id, had_mark):
+    """What a client may rely on: a live sandbox works and has its data; one that ended is gone for good."""
+    state = wait.until(lambda: settled(system, sandbox_id), CONVERGE_SEC, f"one truth about {sandbox_id}", 0.2)
+    if had_mark and state in ("running", "resumed"):
+        assert system.api.read_ok(sandbox_id, "/root/mark") == MARK
     return state
 
 
@@ -210,7 +217,7 @@ def test_program_killed(system, api, victim, extra_sec):
     states = converge(system, known, known)
     for name in ("created", "resumed", "in exec", "in a stream", "in an upload"):
         assert states[at[name][1]] == "running", f"a sandbox {name} did not outlive {victim}: {states[at[name][1]]}"
-    assert states[at["paused"][1]] == "resumed"
+    assert states[at["paused"][1]] in ("running", "resumed")
     for name in ("pausing", "resuming"):
         assert states[at[name][1]] in ("running", "resumed"), f"{name}: {states[at[name][1]]}"
 
