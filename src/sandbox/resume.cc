@@ -96,8 +96,8 @@ Task<> Sandbox::run_resumed() {
       // Its disk has gone on since the snapshot, so nothing can be resumed any more.
       const Result<> removed = co_await discard();
       if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
-      co_return fail(
-          Error(Code::kUnavailable, "the VM ended while it was resumed").with_reason("sandbox_lost"));
+      co_return fail(Error(Code::kAborted, "the VM ended while it was resumed; its memory is lost")
+                         .with_reason("sandbox_lost"));
     }
     status_ = HostStatus::kRunning;
     const Result<> paused = co_await locked_pause(false);
