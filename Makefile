@@ -7,7 +7,7 @@ CMAKE_FLAGS ?=
 WITH_ENV := set -a; [ ! -f .env ] || . ./.env; set +a;
 
 .DEFAULT_GOAL := help
-.PHONY: help deps configure build build-envd guest test test-unit test-functional \
+.PHONY: help deps configure build build-envd guest test test-unit test-conformance test-functional \
         test-sanitize check fmt quickstart dev dev-agent migrate-up bench clean
 
 help: ## list the targets
@@ -32,11 +32,14 @@ build/:
 guest: build ## make the guest kernel, initramfs and the template "minimal" below WRENN_DIR
 	@scripts/build-guest.sh
 
-test: deps build guest ## every test: unit, then functional on real VMs
+test: deps build guest ## every test: unit, Connect conformance, functional on real VMs
 	@scripts/run-tests.py --build $(BUILD)
 
 test-unit: build ## unit tests only
 	@scripts/run-tests.py --build $(BUILD) unit
+
+test-conformance: build ## the Connect conformance suite only
+	@scripts/run-tests.py --build $(BUILD) conformance
 
 test-functional: build guest ## tests on real VMs only
 	@scripts/run-tests.py --build $(BUILD) functional

@@ -20,8 +20,8 @@ std::string url_base64(std::string_view bytes) {
   return text;
 }
 
-Error unexpected_content_type(std::string_view type, std::string_view prefix) {
-  const Code code = type.starts_with(prefix) ? Code::kInternal : Code::kUnknown;
+Error unexpected_content_type(std::string_view type, bool of_this_protocol) {
+  const Code code = of_this_protocol ? Code::kInternal : Code::kUnknown;
   return Error(code, fmt::format("unexpected content type \"{}\" in the response", type));
 }
 
@@ -65,7 +65,7 @@ class StreamCall : public ClientCall {
     if (head.status != 200) co_return fail(status_error(head.status));
     const std::string_view type = headers_.get("content-type");
     if (stream_codec(type) != encoding_.codec) {
-      co_return fail(unexpected_content_type(type, "application/connect+"));
+      co_return fail(unexpected_content_type(type, type.starts_with("application/connect+")));
     }
     const auto gzip = is_gzip(headers_.get("connect-content-encoding"));
     if (!gzip) co_return fail(Code::kInternal, gzip.error().message());
@@ -83,7 +83,10 @@ class StreamCall : public ClientCall {
       if (!opened) co_return end_with(opened.error());
     }
     auto frame = co_await frames_->next();
-    if (!frame) co_return end_with(frame.error());
+    if (!frame) {
+      const bool malformed = frame.error().code() == Code::kInvalidArgument;
+      co_return end_with(malformed ? Error(Code::kInternal, frame.error().message()) : frame.error());
+    }
     if (!*frame)
       co_return end_with(Error(Code::kInternal, "the stream ended without an end-of-stream message"));
     if (((*frame)->flags & kFlagEndStream) == 0) {
@@ -151,13 +154,13 @@ Result<net::RequestHead> Client::State::unary_head(std::string procedure, const 
   add_common_headers(&head.headers, call, options.headers);
   if (call.timeout) head.headers.set("Connect-Timeout-Ms", std::to_string(call.timeout->count()));
   head.headers.set("Accept-Encoding", "gzip");
-  const bool gzip = used.gzip && !body->empty();
+  const bool gzip = used.gzip;
   if (gzip) *body = TRY(gzip_compress(*body));
   if (call.get) {
     head.method = "GET";
     head.target =
-        fmt::format("{}?connect=v1&encoding={}&base64=1{}&message={}", procedure,
-                    options.json ? "json" : "proto", gzip ? "&compression=gzip" : "", url_base64(*body));
+        fmt::format("{}?connect=v1&base64=1{}&encoding={}&message={}", procedure,
+                    gzip ? "&compression=gzip" : "", options.json ? "json" : "proto", url_base64(*body));
     body->clear();
     return head;
   }
@@ -184,7 +187,9 @@ Task<std::string> Client::State::unary_body(net::ClientResponse* response, CallO
   const std::string_view type = head.headers.get("content-type");
   const bool ok = head.status == 200;
   if (ok && unary_codec(type) != encoding().codec) {
-    co_return fail(unexpected_content_type(type, "application/proto"));
+    // A codec of this protocol that was not asked for is the server's fault; anything else may be a proxy's.
+    const bool known = unary_codec(type).has_value() || type.starts_with("application/proto");
+    co_return fail(unexpected_content_type(type, known));
   }
   if (!ok && unary_codec(type) != Codec::kJson) co_return fail(status_error(head.status));
   const auto gzip = is_gzip(head.headers.get("content-encoding"));

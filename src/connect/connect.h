@@ -167,6 +167,20 @@ class ClientCall {
   virtual const net::Headers& response_trailers() const = 0;
 };
 
+// The answer of a client stream: exactly one message, kUnimplemented otherwise.
+template <class Res>
+Task<Res> receive_only(ClientCall* call) {
+  Res response;
+  if (!CO_TRY(co_await call->receive(&response))) {
+    co_return fail(Code::kUnimplemented, "the server answered no message");
+  }
+  Res another;
+  if (CO_TRY(co_await call->receive(&another))) {
+    co_return fail(Code::kUnimplemented, "the server answered more than one message");
+  }
+  co_return response;
+}
+
 struct ClientOptions {
   bool json = false;      // protobuf otherwise
   bool compress = false;  // gzip requests above 1 KiB

@@ -28,11 +28,16 @@ class OneMessageReader : public MessageReader {
   bool taken_ = false;
 };
 
+// A request that cannot be read: its code and message say all; reasons are the handlers'.
+Error plain(const Error& error) { return Error(error.code(), error.message()); }
+
 class StreamReader : public MessageReader {
  public:
   StreamReader(FrameReader frames, Codec codec) : frames_(std::move(frames)), codec_(codec) {}
   Task<bool> receive(Message* out) override {
-    const auto frame = CO_TRY(co_await frames_.next());
+    const auto next = co_await frames_.next();
+    if (!next) co_return fail(plain(next.error()));
+    const auto& frame = *next;
     if (!frame) co_return false;
     if ((frame->flags & kFlagEndStream) != 0) {
       co_return fail(Code::kInvalidArgument, "a client sends no end-of-stream message");
@@ -225,7 +230,7 @@ Task<> Router::State::serve_unary(std::shared_ptr<net::Exchange> exchange, const
   auto request = co_await read_unary(exchange.get(), *codec);
   if (!request) {
     if (request.error().code() == Code::kUnavailable) co_return fail(request.error());  // the client left
-    co_return co_await respond_unary_error(exchange, context, request.error());
+    co_return co_await respond_unary_error(exchange, context, plain(request.error()));
   }
   OneMessageReader in(std::move(request->bytes), *codec);
   HoldingWriter out(*codec);
@@ -272,7 +277,9 @@ Task<> Router::State::run_stream(net::Exchange* exchange, const Route* route, Co
     StreamReader in(std::move(frames), codec);
     co_return co_await run_bounded(route->handler(context, &in, out), context, nullptr);
   }
-  auto only = CO_TRY(co_await frames.next());
+  auto first = co_await frames.next();
+  if (!first) co_return fail(plain(first.error()));
+  auto& only = *first;
   if (!only) co_return fail(Code::kUnimplemented, "the request has no message");
   if (CO_TRY(co_await frames.next())) {
     co_return fail(Code::kUnimplemented, "the request has more than one message");
