@@ -32,7 +32,7 @@ build/:
 guest: build ## make the guest kernel, initramfs and the template "minimal" below WRENN_DIR
 	@scripts/build-guest.sh
 
-test: deps build guest ## every test: unit, then functional on real VMs
+test: deps build guest ## every test: unit, Connect conformance, then functional on real VMs
 	@scripts/run-tests.py --build $(BUILD)
 
 test-unit: build ## unit tests only

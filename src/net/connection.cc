@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace wrenn::net {
@@ -73,6 +74,30 @@ BodySource::BodySource(Connection* connection, std::unique_ptr<Parser> parser, B
       kind_(kind),
       left_(length),
       done_(kind == BodyKind::kNone) {}
+
+std::optional<std::uint64_t> BodySource::known_rest() const {
+  if (done_) return 0;
+  if (kind_ == BodyKind::kLength) return left_;
+  return std::nullopt;
+}
+
+void BodySource::skip_buffered() {
+  if (done_) return;
+  auto& input = connection_->input;
+  if (kind_ == BodyKind::kLength) {
+    const auto count = std::min<std::uint64_t>(left_, input.size());
+    input.consume(count);
+    left_ -= count;
+    done_ = left_ == 0;
+  }
+  std::array<char, kReadBufferBytes> scrap;
+  while (kind_ == BodyKind::kChunked && !done_ && !input.empty()) {
+    const auto step = parser_->decode(input.view(), scrap);
+    if (!step || (step->consumed == 0 && !step->done)) return;
+    input.consume(step->consumed);
+    done_ = step->done;
+  }
+}
 
 Task<std::size_t> BodySource::read(std::span<char> buffer) {
   if (done_ || buffer.empty()) co_return std::size_t{0};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <vector>
 
 #include "net/limits.h"
@@ -53,8 +54,10 @@ class BodySource {
   // As BodyReader::read.
   Task<std::size_t> read(std::span<char> buffer);
   bool done() const { return done_; }
-  // Bytes still to come, if known.
-  std::uint64_t known_rest() const { return kind_ == BodyKind::kLength ? left_ : 0; }
+  // Bytes still to come; nullopt if only the end of the body will tell.
+  std::optional<std::uint64_t> known_rest() const;
+  // Drops what has been received of the body but not read.
+  void skip_buffered();
 
  private:
   Task<std::size_t> read_length(std::span<char> buffer);

@@ -73,6 +73,8 @@ Task<> ServerExchange::send_head(int status, Headers headers, std::string body) 
   if (started()) co_return fail(Code::kInternal, "the response has already started");
   if (!headers_are_safe(headers)) co_return fail(Code::kInternal, "a response header would break its line");
   bodiless_ = head_.request.method == "HEAD" || has_no_body(status);
+  // A client that is promised the connection again may use it at once, so the promise must be kept.
+  if (!rest_is_bounded()) close_ = true;
   if (ascii_iequal(headers.get("connection"), "close")) close_ = true;
   if (close_) headers.set("Connection", "close");
   phase_ = Phase::kStarted;
@@ -142,16 +144,16 @@ Task<> ServerExchange::wait_disconnect() {
   co_return co_await never.wait();
 }
 
-Task<bool> ServerExchange::drain() {
-  if (source_.known_rest() > kMaxDrainBytes || continue_owed_) co_return source_.done();
+bool ServerExchange::rest_is_bounded() {
+  source_.skip_buffered();
+  return source_.done() ||
+         (!continue_owed_ && source_.known_rest().value_or(kMaxDrainBytes + 1) <= kMaxDrainBytes);
+}
+
+Task<> ServerExchange::drain() {
   std::string scrap(kReadBufferBytes, '\0');
-  std::uint64_t total = 0;
-  while (!source_.done() && total <= kMaxDrainBytes) {
-    const auto got = co_await source_.read(scrap);
-    if (!got) co_return false;
-    total += *got;
-  }
-  co_return source_.done();
+  while (!source_.done()) CO_TRY(co_await source_.read(scrap));
+  co_return Result<>{};
 }
 
 Task<bool> ServerExchange::settle(Result<> handled) {
@@ -161,8 +163,7 @@ Task<bool> ServerExchange::settle(Result<> handled) {
     CO_TRY(co_await respond(500, {}, ""));
   }
   if (phase_ != Phase::kFinished) co_return false;
-  const auto drained = co_await async::with_timeout(drain(), kLingerTime, "drain");
-  if (drained && *drained && !close_) co_return true;
+  if (!close_ && co_await async::with_timeout(drain(), kLingerTime, "drain")) co_return true;
   connection_->stream.shutdown_send();
   const auto linger = [](Connection* connection) -> Task<> {
     while (true) {

@@ -32,7 +32,9 @@ class ServerExchange : public Exchange {
  private:
   enum class Phase { kWaiting, kStarted, kFinished, kUpgraded };
   Task<> send_head(int status, Headers headers, std::string body);
-  Task<bool> drain();
+  // True if what the client still sends of this request is known to be little.
+  bool rest_is_bounded();
+  Task<> drain();
 
   std::shared_ptr<Connection> connection_;
   ParsedHead head_;

@@ -105,6 +105,22 @@ TEST(Http, UploadsWithBackPressure) {
   });
 }
 
+// A connection that a client may use again must really serve again.
+TEST(Http, AnEarlyAnswerKeepsOnlyConnectionsItCanServeAgain) {
+  with_server([](HttpClient* client, Endpoint at) -> Task<> {
+    const RequestHead head{.method = "POST", .target = "/none", .headers = {}};
+    auto endless = CO_TRY(co_await client->open(at, head, HttpClient::Body::kStream));
+    CO_TRY(co_await endless->write(std::string(1000, 'b')));
+    auto refused = CO_TRY(co_await endless->receive());
+    EXPECT_EQ(refused->head().status, 404);
+    EXPECT_EQ(refused->head().headers.get("connection"), "close");
+    auto response = CO_TRY(co_await client->send(at, head, std::string(100'000, 'b')));
+    EXPECT_EQ(response->head().status, 404);
+    EXPECT_EQ(response->head().headers.get("connection"), "");
+    co_return Result<>{};
+  });
+}
+
 TEST(Http, WebSocketsEchoTextAndBytes) {
   with_server([](HttpClient* client, Endpoint at) -> Task<> {
     auto socket = CO_TRY(

@@ -98,8 +98,8 @@ Task<> stream(connect::Client* client, ClientCompatRequest test, ClientResponseR
   const bool cancels = test.has_cancel() && cancel.has_after_close_send_ms();
   const Milliseconds limit = cancels ? Milliseconds(cancel.after_close_send_ms()) : kCallLimit;
   const bool one = test.stream_type() == pb::STREAM_TYPE_CLIENT_STREAM;
-  Task<> receiving = one ? receive_one<Response>(call.get(), result)
-                         : receive_all<Response>(call.get(), &test, result);
+  Task<> receiving =
+      one ? receive_one<Response>(call.get(), result) : receive_all<Response>(call.get(), &test, result);
   const Result<> received = co_await async::with_timeout(std::move(receiving), limit, "the call");
   fill_headers(call->response_headers(), result->mutable_response_headers());
   fill_headers(call->response_trailers(), result->mutable_response_trailers());
@@ -116,11 +116,14 @@ Task<> call(connect::Client* client, ClientCompatRequest test, ClientResponseRes
     co_return co_await unary<pb::IdempotentUnaryRequest, pb::IdempotentUnaryResponse>(client, std::move(test),
                                                                                       result);
   if (method == "Unimplemented")
-    co_return co_await unary<pb::UnimplementedRequest, pb::UnimplementedResponse>(client, std::move(test), result);
+    co_return co_await unary<pb::UnimplementedRequest, pb::UnimplementedResponse>(client, std::move(test),
+                                                                                  result);
   if (method == "ClientStream")
-    co_return co_await stream<pb::ClientStreamRequest, pb::ClientStreamResponse>(client, std::move(test), result);
+    co_return co_await stream<pb::ClientStreamRequest, pb::ClientStreamResponse>(client, std::move(test),
+                                                                                 result);
   if (method == "ServerStream")
-    co_return co_await stream<pb::ServerStreamRequest, pb::ServerStreamResponse>(client, std::move(test), result);
+    co_return co_await stream<pb::ServerStreamRequest, pb::ServerStreamResponse>(client, std::move(test),
+                                                                                 result);
   co_return co_await stream<pb::BidiStreamRequest, pb::BidiStreamResponse>(client, std::move(test), result);
 }
 

@@ -27,9 +27,9 @@ Result<bool> read_message(google::protobuf::Message* out) {
 Result<> write_message(const google::protobuf::Message& message) {
   const std::string bytes = message.SerializeAsString();
   const auto size = static_cast<std::uint32_t>(bytes.size());
-  const unsigned char length[4] = {
-      static_cast<unsigned char>(size >> 24), static_cast<unsigned char>(size >> 16),
-      static_cast<unsigned char>(size >> 8), static_cast<unsigned char>(size)};
+  const unsigned char length[4] = {static_cast<unsigned char>(size >> 24),
+                                   static_cast<unsigned char>(size >> 16),
+                                   static_cast<unsigned char>(size >> 8), static_cast<unsigned char>(size)};
   std::fwrite(length, 1, sizeof length, stdout);
   std::fwrite(bytes.data(), 1, bytes.size(), stdout);
   if (std::fflush(stdout) != 0) return fail(Code::kUnavailable, "stdout is closed");

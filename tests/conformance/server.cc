@@ -73,7 +73,8 @@ template <class Request, class Response>
 Task<Response> unary(Context context, Request request) {
   RequestInfo info = info_of(context);
   info.add_requests()->PackFrom(request);
-  co_return co_await answer_once<Response>(std::move(context), request.response_definition(), std::move(info));
+  co_return co_await answer_once<Response>(std::move(context), request.response_definition(),
+                                           std::move(info));
 }
 
 Task<pb::ClientStreamResponse> client_stream(Context context, connect::Reader<pb::ClientStreamRequest> in) {
@@ -84,7 +85,7 @@ Task<pb::ClientStreamResponse> client_stream(Context context, connect::Reader<pb
     info.add_requests()->PackFrom(*request);
   }
   co_return co_await answer_once<pb::ClientStreamResponse>(std::move(context), std::move(definition),
-                                                          std::move(info));
+                                                           std::move(info));
 }
 
 // Answers the definition's messages; the first, or the error when there is none, tells about the request.
@@ -138,6 +139,12 @@ void add_procedures(connect::Router* router) {
   router->bidi<pb::BidiStreamRequest, pb::BidiStreamResponse>(service + "BidiStream", bidi_stream);
 }
 
+Task<> answer(connect::Router* router, std::shared_ptr<net::Exchange> exchange) {
+  note_parameters(*exchange);
+  if (router->knows(exchange->request().path())) co_return co_await router->handle(std::move(exchange));
+  co_return co_await exchange->respond(404, {}, "");
+}
+
 Task<> serve(async::Loop* loop) {
   pb::ServerCompatRequest wanted;
   if (!CO_TRY(read_message(&wanted))) co_return Result<>{};
@@ -146,10 +153,8 @@ Task<> serve(async::Loop* loop) {
   if (wanted.message_receive_limit() > 0) options.max_message_bytes = wanted.message_receive_limit();
   connect::Router router(options);
   add_procedures(&router);
-  net::HttpServer server(loop->executor(), [&router](std::shared_ptr<net::Exchange> exchange) -> Task<> {
-    note_parameters(*exchange);
-    if (router.knows(exchange->request().path())) co_return co_await router.handle(std::move(exchange));
-    co_return co_await exchange->respond(404, {}, "");
+  net::HttpServer server(loop->executor(), [&router](std::shared_ptr<net::Exchange> exchange) {
+    return answer(&router, std::move(exchange));
   });
   net::Endpoint endpoint;
   endpoint.host = "127.0.0.1";
