@@ -107,4 +107,36 @@ Task<std::unique_ptr<connect::ClientCall>> AgentClient::write_file_stream() {
   co_return std::move(*call);
 }
 
+Task<std::unique_ptr<connect::ClientCall>> AgentClient::pty_attach(rpc::PtyAttachRequest request) {
+  return open("PtyAttach", std::move(request));
+}
+
+Task<> AgentClient::pty_input(std::string sandbox_id, std::string tag, std::string bytes) {
+  rpc::PtySendInputRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_tag(std::move(tag));
+  request.set_data(std::move(bytes));
+  CO_TRY(co_await call<rpc::PtySendInputResponse>("PtySendInput", std::move(request), kPtyCallDeadline));
+  co_return Result<>{};
+}
+
+Task<> AgentClient::pty_resize(std::string sandbox_id, std::string tag, std::uint32_t cols,
+                               std::uint32_t rows) {
+  rpc::PtyResizeRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_tag(std::move(tag));
+  request.set_cols(cols);
+  request.set_rows(rows);
+  CO_TRY(co_await call<rpc::PtyResizeResponse>("PtyResize", std::move(request), kPtyCallDeadline));
+  co_return Result<>{};
+}
+
+Task<> AgentClient::pty_kill(std::string sandbox_id, std::string tag) {
+  rpc::PtyKillRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_tag(std::move(tag));
+  CO_TRY(co_await call<rpc::PtyKillResponse>("PtyKill", std::move(request), kPtyCallDeadline));
+  co_return Result<>{};
+}
+
 }  // namespace wrenn::control

@@ -27,6 +27,11 @@ class AgentClient {
   Task<std::unique_ptr<connect::ClientCall>> exec_stream(hostagent::v1::ExecStreamRequest request);
   Task<std::unique_ptr<connect::ClientCall>> read_file_stream(hostagent::v1::ReadFileStreamRequest request);
   Task<std::unique_ptr<connect::ClientCall>> write_file_stream();
+  Task<std::unique_ptr<connect::ClientCall>> pty_attach(hostagent::v1::PtyAttachRequest request);
+  // `bytes`: at most 64 KiB.
+  Task<> pty_input(std::string sandbox_id, std::string tag, std::string bytes);
+  Task<> pty_resize(std::string sandbox_id, std::string tag, std::uint32_t cols, std::uint32_t rows);
+  Task<> pty_kill(std::string sandbox_id, std::string tag);
 
  private:
   template <class Res, class Req>

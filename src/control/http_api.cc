@@ -74,6 +74,7 @@ std::span<const HttpApi::Route> HttpApi::table() {
       Route{"DELETE", "/v1/sandboxes/{id}", Access::kKey, &HttpApi::destroy},
       Route{"POST", "/v1/sandboxes/{id}/exec", Access::kKey, &HttpApi::exec},
       Route{"GET", "/v1/sandboxes/{id}/exec/stream", Access::kSocket, &HttpApi::exec_stream},
+      Route{"GET", "/v1/sandboxes/{id}/pty", Access::kSocket, &HttpApi::pty},
       Route{"POST", "/v1/sandboxes/{id}/ping", Access::kKey, &HttpApi::ping},
       Route{"POST", "/v1/sandboxes/{id}/pause", Access::kKey, &HttpApi::pause},
       Route{"POST", "/v1/sandboxes/{id}/resume", Access::kKey, &HttpApi::resume},

@@ -8,6 +8,7 @@
 #include "control/agent_client.h"
 #include "control/auth.h"
 #include "control/json_input.h"
+#include "control/json_socket.h"
 #include "control/sandbox_service.h"
 #include "net/http.h"
 
@@ -50,6 +51,7 @@ class HttpApi {
     Handler handler;
   };
   class ExecSocket;
+  class PtySocket;
   class FileUpload;
 
   static std::span<const Route> table();
@@ -60,6 +62,12 @@ class HttpApi {
   Task<> reply_empty(CallPtr call);
   Task<> reply_sandbox(CallPtr call, int status, store::Sandbox sandbox);
   Task<JsonInput> read_json(CallPtr call);
+  // Upgrades, once the key in the header, if there is one, has been checked.
+  Task<JsonSocket> open_socket(CallPtr call);
+  // The frame after authentication, of a sandbox that runs.
+  Task<JsonInput> first_frame(CallPtr call, JsonSocket* socket);
+  // Tells the client what went wrong, if something did.
+  Task<> end_socket(JsonSocket* socket, Result<> ran);
   static net::Headers headers_for(const Call& call);
 
   Task<> health(CallPtr call);
@@ -74,6 +82,7 @@ class HttpApi {
   Task<> resume(CallPtr call);
   Task<> exec(CallPtr call);
   Task<> exec_stream(CallPtr call);
+  Task<> pty(CallPtr call);
   Task<> write_file(CallPtr call);
   Task<> write_file_stream(CallPtr call);
   Task<> upload(CallPtr call, std::optional<std::uint64_t> limit);

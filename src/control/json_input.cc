@@ -84,4 +84,26 @@ Result<std::vector<std::string>> JsonInput::texts(std::string_view field, std::s
   return out;
 }
 
+Result<std::vector<std::pair<std::string, std::string>>> JsonInput::text_map(
+    std::string_view field, std::size_t max_count, std::size_t max_total_bytes) const {
+  std::vector<std::pair<std::string, std::string>> out;
+  const boost::json::value* value = find(field);
+  if (value == nullptr) return out;
+  const bool strings = value->is_object() && std::ranges::all_of(value->get_object(), [](const auto& each) {
+                         return each.value().is_string();
+                       });
+  if (!strings) return bad_request(std::string(field), fmt::format("{} must be an object of strings", field));
+  std::size_t total = 0;
+  for (const auto& each : value->get_object()) {
+    const auto& text = each.value().get_string();
+    out.emplace_back(std::string(each.key()), std::string(text.begin(), text.end()));
+    total += each.key().size() + text.size();
+  }
+  if (out.size() > max_count || total > max_total_bytes) {
+    return bad_request(std::string(field), fmt::format("{} must have at most {} entries and {} bytes", field,
+                                                       max_count, max_total_bytes));
+  }
+  return out;
+}
+
 }  // namespace wrenn::control

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -25,6 +26,10 @@ class JsonInput {
                            std::optional<std::string> fallback = std::nullopt) const;
   Result<std::vector<std::string>> texts(std::string_view field, std::size_t max_count,
                                          std::size_t max_total_bytes) const;
+  // An object of texts.
+  Result<std::vector<std::pair<std::string, std::string>>> text_map(std::string_view field,
+                                                                    std::size_t max_count,
+                                                                    std::size_t max_total_bytes) const;
 
  private:
   explicit JsonInput(boost::json::object object) : object_(std::move(object)) {}

@@ -8,6 +8,7 @@
 namespace wrenn::control {
 
 inline constexpr std::size_t kMaxJsonBytes = 1024 * 1024;
+inline constexpr std::size_t kMaxFrameTypeBytes = 64;  // of a WebSocket frame
 inline constexpr std::size_t kMaxJsonDepth = 32;
 inline constexpr std::uint64_t kMaxBufferedFileBytes =
     100ULL * 1024 * 1024;                                                 // files/write; streams have none
@@ -33,6 +34,8 @@ inline constexpr Milliseconds kBodyReadDeadline{60'000};    // between two piece
 inline constexpr Milliseconds kBodyWriteDeadline{120'000};  // a client that stopped reading
 inline constexpr Milliseconds kAgentDataDeadline{120'000};
 inline constexpr Milliseconds kSocketAuthDeadline{5'000};
+inline constexpr Milliseconds kSocketPingPeriod{30'000};
+inline constexpr Milliseconds kPtyCallDeadline{8'000};  // input, resize, kill
 inline constexpr Milliseconds kSocketStartDeadline{30'000};
 inline constexpr Milliseconds kDrainDeadline{10'000};
 inline constexpr Milliseconds kReconcilePeriod{5'000};

@@ -25,8 +25,8 @@ def error_of(response):
     return body["error"]["code"], body["error"]["message"]
 
 
-class ExecSocket:
-    """exec/stream: JSON text frames both ways."""
+class JsonSocket:
+    """exec/stream and pty: JSON text frames both ways."""
 
     def __init__(self, url, key, limit_sec=30):
         self.socket = websocket.create_connection(url, timeout=limit_sec, header=[f"X-API-Key: {key}"])
@@ -131,7 +131,11 @@ class Api:
 
     def exec_socket(self, sandbox_id, limit_sec=30):
         url = self.base_url.replace("http", "ws", 1) + f"/v1/sandboxes/{sandbox_id}/exec/stream"
-        return ExecSocket(url, self.key, limit_sec)
+        return JsonSocket(url, self.key, limit_sec)
+
+    def pty_socket(self, sandbox_id, limit_sec=30):
+        url = self.base_url.replace("http", "ws", 1) + f"/v1/sandboxes/{sandbox_id}/pty"
+        return JsonSocket(url, self.key, limit_sec)
 
     # ---- files
     def write(self, sandbox_id, path, content, stream=False):

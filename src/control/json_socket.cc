@@ -1,0 +1,42 @@
+#include "control/json_socket.h"
+
+#include <boost/json/serialize.hpp>
+
+#include "control/api_error.h"
+#include "control/limits.h"
+
+namespace wrenn::control {
+namespace {
+
+constexpr std::uint16_t kNormalClose = 1000;
+constexpr std::uint16_t kPolicyClose = 1008;
+
+}  // namespace
+
+Task<std::optional<JsonInput>> JsonSocket::receive() {
+  auto message = co_await socket_->receive();
+  if (!message && message.error().code() == Code::kCanceled) co_return fail(std::move(message).error());
+  if (!message || !*message) co_return std::optional<JsonInput>{};
+  co_return std::optional<JsonInput>(CO_TRY(JsonInput::parse((*message)->data)));
+}
+
+Task<JsonInput> JsonSocket::receive_within(Milliseconds limit, std::string what) {
+  auto frame = CO_TRY(co_await async::with_timeout(receive(), limit, std::move(what)));
+  if (!frame) co_return fail(async::canceled_error());
+  co_return std::move(*frame);
+}
+
+Task<> JsonSocket::send(boost::json::object frame) {
+  return async::with_timeout(socket_->send({boost::json::serialize(frame), true}), kBodyWriteDeadline,
+                             "sending to the client");
+}
+
+Task<> JsonSocket::close() { return socket_->close(kNormalClose, ""); }
+
+Task<> JsonSocket::refuse(Error error) {
+  const ApiError api = to_api_error(error);
+  CO_TRY(co_await send({{"type", "error"}, {"data", api.message}, {"code", api.code}, {"fatal", true}}));
+  co_return co_await socket_->close(kPolicyClose, api.code);
+}
+
+}  // namespace wrenn::control
