@@ -54,7 +54,7 @@ check: | build/ configure ## format, layers, headers, house rules, clang-tidy
 	@scripts/check.py --build $(BUILD)
 
 fmt: ## format every C++ file
-	@git ls-files -z 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.h' 'bench/*.cc' \
+	@git ls-files -zco --exclude-standard 'src/*.h' 'src/*.cc' 'tests/*.h' 'tests/*.cc' 'bench/*.h' 'bench/*.cc' \
 	  'fuzz/*.cc' 'cmake/*.h' | xargs -0 -r clang-format-19 -i
 
 quickstart: deps build guest ## from nothing to a running sandbox: start the service and show a demo
