@@ -58,12 +58,20 @@ class Qmp:
         assert "QMP" in json.loads(self.lines.readline())
         self.call("qmp_capabilities")
 
-    def call(self, name):
-        self.socket.sendall(json.dumps({"execute": name}).encode() + b"\n")
+    def call(self, name, **arguments):
+        self.socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
         while True:
             answer = json.loads(self.lines.readline())
             if "return" in answer or "error" in answer:
                 return answer["return"]
+
+    def load(self, state_fd):
+        """Reads the device state, as the command line's `-incoming defer` waits for."""
+        give_up = time.monotonic() + LIMIT_SEC
+        self.call("migrate-incoming", uri=f"fd:{state_fd}")
+        while self.call("query-status")["status"] == "inmigrate":
+            assert time.monotonic() < give_up, "the device state is not read in time"
+            time.sleep(0.001)
 
     def close(self):
         self.lines.close()
@@ -147,6 +155,7 @@ class Floor(threading.Thread):
         listener.listen(1)
         state = open(f"{self.recipe.template}/state", "rb")  # pylint: disable=consider-using-with
         marks = [time.monotonic()]
+        state_descriptor = state.fileno()
         process = subprocess.Popen(self.recipe.command(overlay, listener.fileno(), state.fileno()),
                                    pass_fds=(listener.fileno(), state.fileno()), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -155,8 +164,7 @@ class Floor(threading.Thread):
             state.close()
             qmp = Qmp(qmp_path)
             marks.append(time.monotonic())
-            while qmp.call("query-status")["status"] == "inmigrate":
-                time.sleep(0.001)
+            qmp.load(state_descriptor)
             marks.append(time.monotonic())
             qmp.call("cont")
             marks.append(time.monotonic())
