@@ -1,9 +1,10 @@
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <csignal>
+#include <cstdio>
+#include <span>
 
 #include "base/log.h"
 #include "envd/app.h"
@@ -17,6 +18,7 @@ using namespace wrenn;
 
 constexpr std::size_t kWorkers = 2;
 constexpr int kInitPid = 1;
+constexpr int kUsageError = 2;
 
 Task<> reap() {
   asio::signal_set signals(co_await asio::this_coro::executor, SIGCHLD);
@@ -38,30 +40,52 @@ Task<> serve(async::Loop* loop, std::string listen, bool reaping) {
   co_return served;
 }
 
+constexpr const char* kUsage =
+    "usage: envd init | envd serve [--listen ADDRESS:PORT]\n"
+    "  init   run as PID 1 of a guest: mount, set up the network, reap, serve on port 49983\n"
+    "  serve  serve only, outside of a VM (default 127.0.0.1:49983)\n";
+
+struct Command {
+  bool as_init = false;
+  std::string listen = "127.0.0.1:" + std::to_string(envd::kPort);
+};
+
+std::optional<Command> parse_command(std::span<char*> args) {
+  const std::vector<std::string> words(args.begin(), args.end());
+  Command command;
+  command.as_init = words == std::vector<std::string>{"init"};
+  if (command.as_init || words == std::vector<std::string>{"serve"}) return command;
+  if (words.size() != 3 || words[0] != "serve" || words[1] != "--listen") return std::nullopt;
+  command.listen = words[2];
+  return command;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App cli("The guest agent: processes and files of one sandbox, on port 49983.");
-  cli.require_subcommand(1);
-  auto* init = cli.add_subcommand("init", "Run as PID 1 of a guest: mount, set up the network, reap, serve.");
-  auto* run = cli.add_subcommand("serve", "Serve only (outside a VM).");
-  std::string listen = "127.0.0.1:" + std::to_string(envd::kPort);
-  run->add_option("--listen", listen, "address:port")->capture_default_str();
-  CLI11_PARSE(cli, argc, argv);
-
+  const std::span<char*> args(argv, static_cast<std::size_t>(argc));
+  if (args.size() == 2 && (std::string_view(args[1]) == "--help" || std::string_view(args[1]) == "-h")) {
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
+  const auto command = parse_command(args.subspan(1));
+  if (!command) {
+    std::fputs(kUsage, stderr);
+    return kUsageError;
+  }
   log::configure("envd", log::Level::kInfo);
   std::signal(SIGPIPE, SIG_IGN);
-  const bool as_init = init->parsed();
-  if (as_init && ::getpid() != kInitPid) {
+  if (command->as_init && ::getpid() != kInitPid) {
     log::error("`envd init` is for PID 1 of a guest; use `envd serve` elsewhere");
-    return 2;
+    return kUsageError;
   }
-  if (as_init) {
+  std::string listen = command->listen;
+  if (command->as_init) {
     envd::boot_guest();
     listen = "0.0.0.0:" + std::to_string(envd::kPort);
   }
   async::Loop loop(kWorkers);
-  const Result<> done = loop.run(serve(&loop, listen, as_init));
+  const Result<> done = loop.run(serve(&loop, listen, command->as_init));
   if (done || done.error().code() == Code::kCanceled) return 0;
   log::error("{}", done.error().to_string());
   return 1;

@@ -1,4 +1,6 @@
 // The host agent: VMs, disks, networks and snapshots of one host, served to the control plane by RPC.
+#include <sys/prctl.h>
+
 #include <cstdio>
 #include <string_view>
 
@@ -28,7 +30,7 @@ Task<> serve_rpc(wrenn::sandbox::Manager* manager, const wrenn::agent::AgentConf
                  wrenn::async::Loop* loop) {
   wrenn::agent::Service service(manager, config->secret);
   wrenn::net::ServerOptions options;
-  options.tls = config->tls;
+  if (config->tls) options.tls = CO_TRY(wrenn::net::server_tls(*config->tls));
   wrenn::net::HttpServer server(
       loop->executor(), [&service](auto exchange) { return service.handle(std::move(exchange)); }, options);
   wrenn::net::Endpoint endpoint = config->listen;
@@ -88,6 +90,8 @@ int main(int argc, char** argv) {
     return kUsageError;
   }
   wrenn::log::configure("agent", config->log_level);
+  // Inherited by the VMMs: an emulator's translation cache would take whole huge pages for a little code.
+  ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   wrenn::async::Loop loop(wrenn::agent::kPoolThreads);
   const Result<> result = loop.run(run(command, &*config, &loop));
   if (!result && result.error().code() != wrenn::Code::kCanceled) {

@@ -9,6 +9,13 @@
 namespace wrenn::cli {
 namespace {
 
+// The system's CAs need no file of ours, so this cannot fail.
+net::ClientOptions client_options(const net::Endpoint& endpoint) {
+  net::ClientOptions options;
+  if (endpoint.tls) options.tls = net::client_tls().value_or(nullptr);
+  return options;
+}
+
 constexpr std::size_t kFullIdLength = 3 + 26;  // "sb-" and 128 bits in base32
 
 Code code_of_status(int status) {
@@ -110,7 +117,7 @@ Api::Api(asio::any_io_executor executor, net::Endpoint endpoint, std::string pre
       api_key_(settings.api_key),
       endpoint_(std::move(endpoint)),
       prefix_(std::move(prefix)),
-      http_(std::move(executor)) {}
+      http_(std::move(executor), client_options(endpoint_)) {}
 
 net::RequestHead Api::head(std::string method, const std::string& path) const {
   net::RequestHead head{.method = std::move(method), .target = prefix_ + path, .headers = {}};

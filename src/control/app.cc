@@ -38,11 +38,17 @@ Task<int> migrate_when_up(store::Store* store) {
   }
 }
 
+Result<net::ClientOptions> client_options(const Settings& settings) {
+  net::ClientOptions options;
+  if (settings.agent.tls) options.tls = TRY(net::client_tls(settings.agent_tls.value_or(net::TlsFiles{})));
+  return options;
+}
+
 // The parts of a serving control plane, wired.
 class ControlPlane {
  public:
-  ControlPlane(async::Loop* loop, const Settings& settings, store::Store* store)
-      : http_(std::make_shared<net::HttpClient>(loop->executor(), client_options(settings))),
+  ControlPlane(async::Loop* loop, const Settings& settings, net::ClientOptions client, store::Store* store)
+      : http_(std::make_shared<net::HttpClient>(loop->executor(), std::move(client))),
         agent_(http_, settings.agent, settings.agent_secret),
         auth_(loop->executor(), store),
         service_(loop->executor(), store, &agent_),
@@ -64,12 +70,6 @@ class ControlPlane {
   }
 
  private:
-  static net::ClientOptions client_options(const Settings& settings) {
-    net::ClientOptions options;
-    options.tls = settings.agent_tls;
-    return options;
-  }
-
   Task<> stop() {
     co_await service_.stop();
     co_await background_.cancel_and_join();
@@ -94,7 +94,8 @@ class ControlPlane {
 Task<> serve(async::Loop* loop, Settings settings, std::function<void(net::Endpoint)> on_ready) {
   auto store = CO_TRY(open_store(loop, settings));
   CO_TRY(co_await migrate_when_up(store.get()));
-  ControlPlane control_plane(loop, settings, store.get());
+  auto client = CO_TRY(client_options(settings));
+  ControlPlane control_plane(loop, settings, std::move(client), store.get());
   const net::Endpoint bound = CO_TRY(control_plane.listen(settings.listen));
   on_ready(bound);
   co_return co_await control_plane.run();

@@ -59,8 +59,8 @@ Result<rpc::PtyAttachRequest> parse_first(const JsonInput& frame) {
 // One view of a terminal. The terminal outlives it, unless the client kills it.
 class HttpApi::PtySocket {
  public:
-  PtySocket(HttpApi* api, CallPtr call, JsonSocket* socket)
-      : api_(api), call_(std::move(call)), socket_(socket) {}
+  PtySocket(HttpApi* api, CallPtr call, JsonSocket* socket, asio::any_io_executor executor)
+      : api_(api), call_(std::move(call)), socket_(socket), start_(std::move(executor)) {}
 
   Task<> run() {
     const JsonInput frame = CO_TRY(co_await api_->first_frame(call_, socket_));
@@ -98,6 +98,8 @@ class HttpApi::PtySocket {
       if (!more) co_return fail(from_agent(std::move(more).error()));
       if (!*more) break;
       if (event.has_started()) {
+        started_ = true;
+        start_.notify_all();
         CO_TRY(co_await socket_->send({{"type", "started"}, {"tag", tag_}, {"pid", event.started().pid()}}));
       } else if (event.has_output()) {
         CO_TRY(co_await socket_->send({{"type", "output"}, {"data", to_base64(event.output().data())}}));
@@ -109,12 +111,14 @@ class HttpApi::PtySocket {
     co_return fail(from_agent(Error(Code::kInternal, "the terminal's stream ended without its exit code")));
   }
 
-  // Returns when the client is gone. What it asks for in vain is told to it and ends nothing.
+  // Returns when the client is gone. What it asks for in vain is told to it and ends nothing. What it sends
+  // before the terminal is there waits for it.
   Task<> listen() {
     while (true) {
       const auto frame = co_await socket_->receive();
       if (frame && !*frame) co_return Result<>{};
       if (!frame && frame.error().code() == Code::kCanceled) co_return fail(frame.error());
+      while (!started_) CO_TRY(co_await start_.wait());
       auto done = frame ? co_await obey(**frame) : Result<>(fail(frame.error()));
       if (done) continue;
       if (done.error().code() == Code::kCanceled) co_return done;
@@ -148,11 +152,13 @@ class HttpApi::PtySocket {
   CallPtr call_;
   JsonSocket* socket_;
   std::string tag_;
+  bool started_ = false;
+  async::Condition start_;
 };
 
 Task<> HttpApi::pty(CallPtr call) {
   JsonSocket socket = CO_TRY(co_await open_socket(call));
-  PtySocket session(this, call, &socket);
+  PtySocket session(this, call, &socket, co_await asio::this_coro::executor);
   co_return co_await end_socket(&socket, co_await session.run());
 }
 

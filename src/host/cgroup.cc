@@ -88,16 +88,17 @@ Result<> remove_group(const std::string& dir) {
 
 }  // namespace
 
-// roots_: v2 has one entry; v1 has cpu, memory, pids in this order.
+// roots_: v2 has one entry; v1 has cpu, memory, pids and, where it is mounted apart from cpu, cpuacct.
 Result<CgroupManager> CgroupManager::detect(std::string parent) {
   CgroupManager manager;
   std::string unified;
-  std::string cpu, memory, pids;
+  std::string cpu, memory, pids, cpuacct;
   for (const Hierarchy& h : hierarchies()) {
     if (h.type == "cgroup2") unified = h.mount_point;
     if (h.type == "cgroup" && has_controller(h.options, "cpu")) cpu = h.mount_point;
     if (h.type == "cgroup" && has_controller(h.options, "memory")) memory = h.mount_point;
     if (h.type == "cgroup" && has_controller(h.options, "pids")) pids = h.mount_point;
+    if (h.type == "cgroup" && has_controller(h.options, "cpuacct")) cpuacct = h.mount_point;
   }
   const std::string offered =
       unified.empty() ? "" : sys::read_file(unified + "/cgroup.controllers").value_or("");
@@ -116,6 +117,10 @@ Result<CgroupManager> CgroupManager::detect(std::string parent) {
   }
   for (const std::string& mount : {cpu, memory, pids}) {
     manager.roots_.push_back(mount + "/" + parent);
+    TRY(make_dir(manager.roots_.back()));
+  }
+  if (!cpuacct.empty() && cpuacct != cpu) {
+    manager.roots_.push_back(cpuacct + "/" + parent);
     TRY(make_dir(manager.roots_.back()));
   }
   return manager;
@@ -172,8 +177,8 @@ Result<CgroupManager::Usage> CgroupManager::usage(const std::string& id) const {
     return usage;
   }
   usage.memory_bytes = number_in(roots_[1] + "/" + id + "/memory.usage_in_bytes");
-  // cpuacct may be mounted apart from cpu; without it the time stays 0.
-  usage.cpu_time_us = number_in(roots_[0] + "/" + id + "/cpuacct.usage") / kNsPerUs;
+  const std::string& accounting = roots_.size() > 3 ? roots_[3] : roots_[0];
+  usage.cpu_time_us = number_in(accounting + "/" + id + "/cpuacct.usage") / kNsPerUs;
   return usage;
 }
 

@@ -1,6 +1,7 @@
 #include "host/slot_setup.h"
 
 #include <fmt/format.h>
+#include <net/if.h>
 
 #include <charconv>
 
@@ -159,7 +160,7 @@ Result<> create_slot(int index) {
 Result<> remove_slot(int index) {
   const std::string ns = SlotPool::describe(index).netns;
   const std::string veth = fmt::format("wrenn-v{}", index);
-  if (sys::exists("/sys/class/net/" + veth)) TRY(run_with_input({"ip", "link", "del", veth}, ""));
+  if (::if_nametoindex(veth.c_str()) != 0) TRY(run_with_input({"ip", "link", "del", veth}, ""));
   if (sys::exists(std::string(kNetnsDir) + "/" + ns)) TRY(run_with_input({"ip", "netns", "del", ns}, ""));
   return {};
 }

@@ -169,7 +169,6 @@ struct HttpClient::State {
   asio::any_io_executor executor;
   ClientOptions options;
   std::shared_ptr<Pool> pool = std::make_shared<Pool>();
-  std::shared_ptr<ssl::context> tls;
 
   Task<Stream> connect(Endpoint endpoint);
   Task<std::unique_ptr<Request>> begin(Endpoint endpoint, RequestHead head, std::string body, bool streamed,
@@ -192,8 +191,8 @@ Task<Stream> HttpClient::State::connect(Endpoint endpoint) {
   const auto open = [](State* self, Endpoint target) -> Task<Stream> {
     Stream stream = CO_TRY(co_await connect_stream(target));
     if (target.tls) {
-      if (!self->tls) self->tls = CO_TRY(make_client_tls(self->options.tls));
-      CO_TRY(co_await stream.handshake_client(self->tls, target.host));
+      if (!self->options.tls) co_return fail(Code::kInvalidArgument, "this client does not speak TLS");
+      CO_TRY(co_await stream.handshake_client(self->options.tls, target.host));
     }
     co_return stream;
   };

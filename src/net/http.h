@@ -96,17 +96,24 @@ class Exchange : public BodyReader {
 using Handler = std::function<Task<>(std::shared_ptr<Exchange>)>;
 
 struct TlsFiles {
-  std::string certificate;  // PEM chain
+  std::string certificate;  // PEM chain; may be empty for a client
   std::string key;          // PEM
-  std::string client_ca;    // PEM; set: peers must present a certificate it signed
+  std::string client_ca;    // PEM of the CA that peers must chain to
 };
+
+// TLS of a server or a client. kInvalidArgument naming the file that cannot be used. A server with client_ca
+// set refuses clients that it did not sign; for a client it is the CA that servers must chain to, by default
+// the system's.
+class TlsContext;
+Result<std::shared_ptr<TlsContext>> server_tls(const TlsFiles& files);
+Result<std::shared_ptr<TlsContext>> client_tls(const TlsFiles& files = {});
 
 struct ServerOptions {
   std::size_t max_header_bytes = 64 * 1024;
   std::size_t max_connections = 4096;  // further ones are refused with 503
   Milliseconds header_timeout{10'000};
   Milliseconds idle_timeout{620'000};  // keep-alive connections without a request
-  std::optional<TlsFiles> tls;
+  std::shared_ptr<TlsContext> tls;     // by server_tls; unset: plain
 };
 
 class HttpServer {
@@ -144,7 +151,7 @@ struct ClientOptions {
   std::size_t max_idle_per_endpoint = 32;
   Milliseconds connect_timeout{5'000};
   Milliseconds idle_timeout{60'000};
-  std::optional<TlsFiles> tls;  // own certificate; client_ca is then the CA that servers must chain to
+  std::shared_ptr<TlsContext> tls;  // by client_tls; unset: https:// endpoints are kInvalidArgument
 };
 
 // Keep-alive connections by endpoint. A request on a reused connection that fails before any byte of the

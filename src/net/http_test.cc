@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+
 #include "net/websocket.h"
 
 namespace wrenn::net {
@@ -119,6 +122,64 @@ TEST(Http, AnEarlyAnswerKeepsOnlyConnectionsItCanServeAgain) {
     EXPECT_EQ(response->head().headers.get("connection"), "");
     co_return Result<>{};
   });
+}
+
+// A CA and a certificate of it for 127.0.0.1, and one that it did not sign.
+TlsFiles make_certificates(const std::string& dir) {
+  const std::string script =
+      "cd '" + dir +
+      "' && exec 2>/dev/null && key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes' &&"
+      "openssl req -x509 $key -keyout ca.key -out ca.pem -subj /CN=ca -days 2 &&"
+      "openssl req $key -keyout own.key -out own.csr -subj /CN=own &&"
+      "printf 'subjectAltName=IP:127.0.0.1' > san &&"
+      "openssl x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out "
+      "own.pem &&"
+      "openssl req -x509 $key -keyout other.key -out other.pem -subj /CN=other -days 2";
+  EXPECT_EQ(std::system(script.c_str()), 0);
+  return {.certificate = dir + "/own.pem", .key = dir + "/own.key", .client_ca = dir + "/ca.pem"};
+}
+
+Task<> speak_tls(net::Endpoint at, TlsFiles own, std::string dir) {
+  const auto executor = co_await asio::this_coro::executor;
+  at.tls = true;
+  const TlsFiles other{dir + "/other.pem", dir + "/other.key", own.client_ca};
+  const TlsFiles nobody{.certificate = "", .key = "", .client_ca = own.client_ca};
+  const TlsFiles distrustful{own.certificate, own.key, dir + "/other.pem"};
+  int status = 0;
+  for (const TlsFiles& files : {other, nobody, distrustful}) {
+    HttpClient refused(executor, {.tls = CO_TRY(client_tls(files))});
+    EXPECT_FALSE(co_await fetch(&refused, at, "GET", "/stream", "", &status));
+  }
+  HttpClient client(executor, {.tls = CO_TRY(client_tls(own))});
+  for (const std::size_t size : {1UL, 100'000UL, 5'000'000UL}) {
+    const std::string body(size, 't');
+    EXPECT_TRUE(CO_TRY(co_await fetch(&client, at, "POST", "/echo", body, &status)) == body);
+  }
+  auto socket =
+      CO_TRY(co_await client.websocket(at, RequestHead{.method = "GET", .target = "/socket", .headers = {}}));
+  CO_TRY(co_await socket->send({.data = "hello", .text = true}));
+  const auto back = CO_TRY(co_await socket->receive());
+  EXPECT_EQ(back->data, "hello");
+  CO_TRY(co_await socket->close(1000, "done"));
+  HttpClient plain(executor);
+  const auto without = co_await fetch(&plain, at, "GET", "/stream", "", &status);
+  EXPECT_EQ(without.error().code(), Code::kInvalidArgument);
+  co_return Result<>{};
+}
+
+TEST(Http, TlsAdmitsOnlyCertificatesOfItsCa) {
+  std::string dir = testing::TempDir() + "wrenn-tls-XXXXXX";
+  ASSERT_NE(::mkdtemp(dir.data()), nullptr);
+  const TlsFiles own = make_certificates(dir);
+  const auto context = server_tls(own);
+  ASSERT_TRUE(context) << context.error().to_string();
+  with_server([&](HttpClient*, Endpoint at) { return speak_tls(at, own, dir); }, {.tls = *context});
+  EXPECT_NE(server_tls({.certificate = dir + "/none.pem", .key = "", .client_ca = ""})
+                .error()
+                .message()
+                .find("none.pem"),
+            std::string::npos);
+  std::filesystem::remove_all(dir);
 }
 
 TEST(Http, WebSocketsEchoTextAndBytes) {

@@ -54,7 +54,6 @@ struct HttpServer::State {
   std::vector<tcp::acceptor> tcp_acceptors;
   std::vector<Local::acceptor> local_acceptors;
   std::vector<std::string> socket_paths;
-  std::shared_ptr<ssl::context> tls;
   std::unordered_set<Session*> sessions;
   async::Condition changed;
   bool draining = false;
@@ -77,7 +76,6 @@ HttpServer::~HttpServer() {
 }
 
 Result<Endpoint> HttpServer::listen(const Endpoint& endpoint) {
-  if (state_->options.tls && !state_->tls) state_->tls = TRY(make_server_tls(*state_->options.tls));
   return endpoint.unix_path.empty() ? state_->listen_tcp(endpoint) : state_->listen_unix(endpoint);
 }
 
@@ -96,7 +94,7 @@ Result<Endpoint> HttpServer::State::listen_tcp(const Endpoint& endpoint) {
   if (ec) return fail(bind_error(endpoint, ec));
   Endpoint bound = endpoint;
   bound.port = acceptor.local_endpoint(ec).port();
-  bound.tls = tls != nullptr;
+  bound.tls = options.tls != nullptr;
   tcp_acceptors.push_back(std::move(acceptor));
   return bound;
 }
@@ -145,10 +143,10 @@ Task<> HttpServer::State::serve_connection(std::shared_ptr<Connection> connectio
     co_return co_await async::with_timeout(connection->stream.write({asio::buffer(text)}), kLingerTime,
                                            "503");
   }
-  if (tls) {
+  if (options.tls) {
     // A failed handshake is the peer's matter; it is no event of ours.
-    if (!co_await async::with_timeout(connection->stream.handshake_server(tls), options.header_timeout,
-                                      "TLS handshake")) {
+    if (!co_await async::with_timeout(connection->stream.handshake_server(options.tls),
+                                      options.header_timeout, "TLS handshake")) {
       co_return Result<>{};
     }
   }

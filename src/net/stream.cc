@@ -5,9 +5,9 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/write.hpp>
 #include <cerrno>
+#include <cstring>
 
 namespace wrenn::net {
 namespace {
@@ -15,28 +15,6 @@ namespace {
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 using asio::ip::tcp;
 using boost::system::error_code;
-
-Error tls_error(std::string_view what, const error_code& ec) {
-  return Error(Code::kInvalidArgument, std::string(what) + ": " + ec.message());
-}
-
-// Loads own certificate and key, if named.
-Result<> load_identity(ssl::context& context, const TlsFiles& files) {
-  error_code ec;
-  if (!files.certificate.empty()) context.use_certificate_chain_file(files.certificate, ec);
-  if (ec) return fail(tls_error("TLS certificate " + files.certificate, ec));
-  if (!files.key.empty()) context.use_private_key_file(files.key, ssl::context::pem, ec);
-  if (ec) return fail(tls_error("TLS key " + files.key, ec));
-  return {};
-}
-
-std::shared_ptr<ssl::context> new_context(ssl::context::method method) {
-  auto context = std::make_shared<ssl::context>(method);
-  error_code ignored;
-  context->set_options(ssl::context::default_workarounds | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1,
-                       ignored);
-  return context;
-}
 
 struct Resolution {
   explicit Resolution(const asio::any_io_executor& executor) : resolver(executor), finished(executor) {}
@@ -99,27 +77,15 @@ asio::awaitable<Error> stream_error(error_code code) {
 
 Stream::Stream(Socket socket) : layers_(std::make_unique<Layers>(std::move(socket))) {}
 
-Task<> Stream::handshake_server(std::shared_ptr<ssl::context> context) {
+Task<> Stream::handshake_server(std::shared_ptr<TlsContext> context) {
   layers_->context = std::move(context);
-  layers_->tls = std::make_unique<Tls>(layers_->socket, *layers_->context);
-  const auto [ec] = co_await layers_->tls->async_handshake(ssl::stream_base::server, kTuple);
-  if (ec) co_return fail(co_await stream_error(ec));
+  layers_->tls = CO_TRY(co_await layers_->context->accept(&layers_->socket));
   co_return Result<>{};
 }
 
-Task<> Stream::handshake_client(std::shared_ptr<ssl::context> context, std::string host) {
+Task<> Stream::handshake_client(std::shared_ptr<TlsContext> context, std::string host) {
   layers_->context = std::move(context);
-  layers_->tls = std::make_unique<Tls>(layers_->socket, *layers_->context);
-  error_code ec;
-  layers_->tls->set_verify_mode(ssl::verify_peer, ec);
-  layers_->tls->set_verify_callback(ssl::host_name_verification(host), ec);
-  asio::ip::make_address(host, ec);
-  // Server name indication is for names only.
-  if (ec)
-    SSL_ctrl(layers_->tls->native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
-             host.data());
-  const auto [failed] = co_await layers_->tls->async_handshake(ssl::stream_base::client, kTuple);
-  if (failed) co_return fail((co_await stream_error(failed)).in("TLS handshake with " + host));
+  layers_->tls = CO_TRY(co_await layers_->context->connect(&layers_->socket, std::move(host)));
   co_return Result<>{};
 }
 
@@ -165,32 +131,6 @@ std::string Stream::peer() const {
   const std::string host = endpoint.address().to_string();
   const std::string port = std::to_string(endpoint.port());
   return endpoint.address().is_v6() ? "[" + host + "]:" + port : host + ":" + port;
-}
-
-Result<std::shared_ptr<ssl::context>> make_server_tls(const TlsFiles& files) {
-  auto context = new_context(ssl::context::tls_server);
-  TRY(load_identity(*context, files));
-  if (!files.client_ca.empty()) {
-    error_code ec;
-    context->load_verify_file(files.client_ca, ec);
-    if (ec) return fail(tls_error("TLS client CA " + files.client_ca, ec));
-    context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert, ec);
-  }
-  return context;
-}
-
-Result<std::shared_ptr<ssl::context>> make_client_tls(const std::optional<TlsFiles>& files) {
-  auto context = new_context(ssl::context::tls_client);
-  error_code ec;
-  if (files) TRY(load_identity(*context, *files));
-  if (files && !files->client_ca.empty()) {
-    context->load_verify_file(files->client_ca, ec);
-    if (ec) return fail(tls_error("TLS CA " + files->client_ca, ec));
-  } else {
-    context->set_default_verify_paths(ec);
-  }
-  context->set_verify_mode(ssl::verify_peer, ec);
-  return context;
 }
 
 Task<Stream> connect_stream(Endpoint endpoint) {

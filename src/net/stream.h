@@ -1,13 +1,13 @@
 #pragma once
 
 #include <array>
+#include <boost/asio/any_completion_handler.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <boost/asio/ssl/stream.hpp>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "net/http.h"
 
@@ -15,25 +15,40 @@
 namespace wrenn::net {
 
 using Socket = asio::generic::stream_protocol::socket;
-namespace ssl = asio::ssl;
+using IoHandler = asio::any_completion_handler<void(boost::system::error_code, std::size_t)>;
 
 // The error of a failed socket operation: kUnavailable, or kCanceled if the running coroutine was cancelled.
 asio::awaitable<Error> stream_error(boost::system::error_code code);
+
+// TLS over a socket. Virtual, so that only programs that make a TlsContext carry the TLS library.
+class TlsStream {
+ public:
+  virtual ~TlsStream() = default;
+  virtual void read_some(std::vector<asio::mutable_buffer> buffers, IoHandler handler) = 0;
+  virtual void write_some(std::vector<asio::const_buffer> buffers, IoHandler handler) = 0;
+};
+
+class TlsContext {
+ public:
+  virtual ~TlsContext() = default;
+  // Handshakes. The socket outlives the stream, the stream not the context.
+  virtual Task<std::unique_ptr<TlsStream>> accept(Socket* socket) = 0;
+  // Checks the server's certificate against `host`.
+  virtual Task<std::unique_ptr<TlsStream>> connect(Socket* socket, std::string host) = 0;
+};
 
 // A connected socket, perhaps with TLS over it. Models Beast's AsyncStream, movable. At most one read and one
 // write may run at once. A cancelled read leaves the stream usable; a cancelled write does not.
 class Stream {
  public:
   using executor_type = asio::any_io_executor;
-  using Tls = ssl::stream<Socket&>;
 
   explicit Stream(Socket socket);
   Stream(Stream&&) noexcept = default;
   Stream& operator=(Stream&&) noexcept = default;
 
-  Task<> handshake_server(std::shared_ptr<ssl::context> context);
-  // Checks the server's certificate against `host`.
-  Task<> handshake_client(std::shared_ptr<ssl::context> context, std::string host);
+  Task<> handshake_server(std::shared_ptr<TlsContext> context);
+  Task<> handshake_client(std::shared_ptr<TlsContext> context, std::string host);
 
   // 0 at the end of the stream.
   Task<std::size_t> read_some(std::span<char> buffer);
@@ -50,27 +65,37 @@ class Stream {
   executor_type get_executor() { return layers_->socket.get_executor(); }
   template <class Buffers, class Token>
   auto async_read_some(const Buffers& buffers, Token&& token) {
-    if (layers_->tls) return layers_->tls->async_read_some(buffers, std::forward<Token>(token));
-    return layers_->socket.async_read_some(buffers, std::forward<Token>(token));
+    if (!layers_->tls) return layers_->socket.async_read_some(buffers, std::forward<Token>(token));
+    return asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(
+        [tls = layers_->tls.get()](auto handler, auto list) {
+          tls->read_some(std::move(list), std::move(handler));
+        },
+        token, list_of<asio::mutable_buffer>(buffers));
   }
   template <class Buffers, class Token>
   auto async_write_some(const Buffers& buffers, Token&& token) {
-    if (layers_->tls) return layers_->tls->async_write_some(buffers, std::forward<Token>(token));
-    return layers_->socket.async_write_some(buffers, std::forward<Token>(token));
+    if (!layers_->tls) return layers_->socket.async_write_some(buffers, std::forward<Token>(token));
+    return asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(
+        [tls = layers_->tls.get()](auto handler, auto list) {
+          tls->write_some(std::move(list), std::move(handler));
+        },
+        token, list_of<asio::const_buffer>(buffers));
   }
 
  private:
+  template <class Buffer, class Buffers>
+  static std::vector<Buffer> list_of(const Buffers& buffers) {
+    return {asio::buffer_sequence_begin(buffers), asio::buffer_sequence_end(buffers)};
+  }
+
   struct Layers {
     explicit Layers(Socket s) : socket(std::move(s)) {}
     Socket socket;
-    std::shared_ptr<ssl::context> context;
-    std::unique_ptr<Tls> tls;
+    std::shared_ptr<TlsContext> context;
+    std::unique_ptr<TlsStream> tls;
   };
   std::unique_ptr<Layers> layers_;
 };
-
-Result<std::shared_ptr<ssl::context>> make_server_tls(const TlsFiles& files);
-Result<std::shared_ptr<ssl::context>> make_client_tls(const std::optional<TlsFiles>& files);
 
 // Connects, without TLS.
 Task<Stream> connect_stream(Endpoint endpoint);

@@ -1,0 +1,243 @@
+#include "snapshot/snapshot.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "snapshot/digest.h"
+#include "snapshot/manifest.h"
+#include "sys/file.h"
+
+namespace wrenn::snapshot {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr std::uint64_t kPages = 64;
+constexpr std::uint64_t kBytes = kPages * kPageBytes;
+
+// A private mapping of a file, as a VMM maps a guest's RAM. The "VMM" is this process.
+class Ram {
+ public:
+  explicit Ram(const std::string& path) {
+    const auto fd = sys::open_file(path, O_RDONLY);
+    EXPECT_TRUE(fd);
+    base_ = static_cast<char*>(
+        ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd->get(), 0));
+    EXPECT_NE(base_, MAP_FAILED);
+  }
+  Ram(const Ram&) = delete;
+  Ram& operator=(const Ram&) = delete;
+  ~Ram() { ::munmap(base_, kBytes); }
+  std::uint64_t address() const { return reinterpret_cast<std::uint64_t>(base_); }
+  char* page(std::uint64_t number) const { return base_ + number * kPageBytes; }
+  void fill(std::uint64_t number, char value) const { std::memset(page(number), value, kPageBytes); }
+
+ private:
+  char* base_;
+};
+
+class Snapshot : public testing::Test {
+ protected:
+  std::string path(const std::string& name) const { return dir_->path() + "/" + name; }
+  // A file of kPages pages; page N holds byte 'a' + N % 26, but every fourth is a hole.
+  std::string memory_file(const std::string& name) const {
+    const auto fd = sys::open_file(path(name), O_WRONLY | O_CREAT);
+    EXPECT_EQ(::ftruncate(fd->get(), static_cast<off_t>(kBytes)), 0);
+    for (std::uint64_t page = 0; page < kPages; ++page) {
+      if (page % 4 == 0) continue;
+      EXPECT_TRUE(sys::pwrite_all(fd->get(), std::string(kPageBytes, static_cast<char>('a' + page % 26)),
+                                  page * kPageBytes));
+    }
+    return path(name);
+  }
+  static std::uint64_t allocated(const std::string& file) {
+    struct stat info{};
+    EXPECT_EQ(::stat(file.c_str(), &info), 0);
+    return static_cast<std::uint64_t>(info.st_blocks) * 512;
+  }
+
+  Result<sys::TempDir> dir_ = sys::TempDir::make("wrenn-snapshot");
+};
+
+TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
+  const Ram ram(memory_file("memory"));
+  char read = 0;
+  for (std::uint64_t page = 0; page < kPages; ++page) read = static_cast<char>(read + *ram.page(page));
+  EXPECT_NE(read, 0);
+  EXPECT_TRUE(dirty_pages(::getpid(), ram.address(), kBytes)->empty());
+  for (const std::uint64_t page : {3, 4, 10, 63}) ram.fill(page, 'X');
+  const auto runs = dirty_pages(::getpid(), ram.address(), kBytes);
+  ASSERT_TRUE(runs) << runs.error().to_string();
+  ASSERT_EQ(runs->size(), 3U);
+  EXPECT_EQ((*runs)[0].first, 3U);
+  EXPECT_EQ((*runs)[0].count, 2U);
+  EXPECT_EQ((*runs)[1].first, 10U);
+  EXPECT_EQ((*runs)[2].first, 63U);
+}
+
+TEST_F(Snapshot, PagesComeBackWhereTheyWere) {
+  const std::string file = memory_file("memory");
+  const Ram before(file);
+  for (const std::uint64_t page : {0, 7, 8, 9, 63}) before.fill(page, 'Y');
+  before.fill(5, '\0');
+  const auto runs = dirty_pages(::getpid(), before.address(), kBytes);
+  EXPECT_EQ(write_pages(::getpid(), before.address(), *runs, path("pages")), 6 * kPageBytes);
+  const Ram after(file);
+  ASSERT_TRUE(load_pages(::getpid(), after.address(), kBytes, path("pages")));
+  EXPECT_EQ(std::memcmp(before.page(0), after.page(0), kBytes), 0);
+}
+
+// Every damaged file is refused before one byte of RAM has changed.
+TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
+  const std::string file = memory_file("memory");
+  const Ram ram(file);
+  for (const std::uint64_t page : {1, 20, 21}) ram.fill(page, 'Z');
+  ASSERT_TRUE(
+      write_pages(::getpid(), ram.address(), *dirty_pages(::getpid(), ram.address(), kBytes), path("pages")));
+  const std::string good = *sys::read_file(path("pages"));
+  const Ram target(file);
+  const auto refused = [&](const std::string& bytes) {
+    EXPECT_TRUE(sys::write_file(path("bad"), bytes));
+    const auto loaded = load_pages(::getpid(), target.address(), kBytes, path("bad"));
+    return !loaded && loaded.error().code() == Code::kDataLoss &&
+           loaded.error().reason() == "snapshot_corrupt";
+  };
+  const auto with_u64 = [&](std::size_t offset, std::uint64_t value) {
+    std::string bytes = good;
+    std::memcpy(bytes.data() + offset, &value, sizeof value);
+    return bytes;
+  };
+  constexpr std::size_t kHeader = 32;
+  for (std::size_t size = 0; size < good.size(); size += 511) EXPECT_TRUE(refused(good.substr(0, size)));
+  EXPECT_TRUE(refused(good + "x"));
+  EXPECT_TRUE(refused(with_u64(0, 1))) << "magic";
+  EXPECT_TRUE(refused(with_u64(8, 2))) << "version";
+  EXPECT_TRUE(refused(with_u64(16, ~std::uint64_t{0}))) << "count of runs";
+  EXPECT_TRUE(refused(with_u64(24, 4))) << "count of pages";
+  EXPECT_TRUE(refused(with_u64(kHeader, kPages))) << "a run outside of RAM";
+  EXPECT_TRUE(refused(with_u64(kHeader, 20))) << "runs that overlap";
+  EXPECT_TRUE(refused(with_u64(kHeader + 8, ~std::uint64_t{0}))) << "a length that overflows";
+  EXPECT_TRUE(dirty_pages(::getpid(), target.address(), kBytes)->empty()) << "RAM was written";
+  EXPECT_FALSE(refused(good));
+}
+
+TEST_F(Snapshot, MemoryFilesAreSparseAndHoldTheParentUnderWhatChanged) {
+  const std::string parent = memory_file("parent");
+  const Ram ram(parent);
+  ram.fill(1, '\0');
+  ram.fill(8, 'N');
+  const auto written = write_memory(::getpid(), ram.address(), kBytes, parent, path("memory"));
+  ASSERT_TRUE(written) << written.error().to_string();
+  EXPECT_EQ(*written, 2 * kPageBytes);
+  EXPECT_EQ(*sys::read_file(path("memory")), std::string(ram.page(0), kBytes));
+  EXPECT_LE(allocated(path("memory")), allocated(parent)) << "page 1 was punched out for page 8";
+}
+
+Manifest sample() {
+  Manifest manifest;
+  manifest.kind = "sandbox";
+  manifest.id = "sb-1";
+  manifest.generation = 3;
+  manifest.parent = "minimal-1x512";
+  manifest.driver = "qemu";
+  manifest.vcpus = 1;
+  manifest.memory_mib = 512;
+  return manifest;
+}
+
+Result<> publish(const std::string& dir, const std::string& state) {
+  auto writer = TRY(Writer::create(dir));
+  TRY(sys::write_file(writer.path("state"), state));
+  TRY(sys::write_file(writer.path("pages"), std::string(100'000, 'p')));
+  return writer.publish(sample());
+}
+
+TEST_F(Snapshot, PublishedFoldersReadBackAndVerify) {
+  const std::string dir = path("sb-1");
+  ASSERT_TRUE(publish(dir, "state"));
+  const auto manifest = read_manifest(dir);
+  ASSERT_TRUE(manifest) << manifest.error().to_string();
+  EXPECT_EQ(manifest->generation, 3U);
+  EXPECT_EQ(manifest->parent, "minimal-1x512");
+  EXPECT_EQ(manifest->files.size(), 2U);
+  EXPECT_TRUE(verify(dir, *manifest));
+  ASSERT_TRUE(publish(dir, "newer state"));
+  EXPECT_EQ(*sys::read_file(dir + "/state"), "newer state");
+  EXPECT_EQ(sys::list_dir(dir_->path())->size(), 1U) << "the replaced folder is gone";
+}
+
+TEST_F(Snapshot, VerifyNamesTheDamagedFile) {
+  const std::string dir = path("sb-1");
+  ASSERT_TRUE(publish(dir, "state"));
+  const Manifest manifest = *read_manifest(dir);
+  const auto damaged = [&] {
+    const auto result = verify(dir, manifest);
+    return result ? std::string() : result.error().reason() + " " + result.error().message();
+  };
+  std::string pages = *sys::read_file(dir + "/pages");
+  pages[70'000] = 'q';
+  ASSERT_TRUE(sys::write_file(dir + "/pages", pages));
+  EXPECT_THAT(damaged(), HasSubstr("snapshot_corrupt"));
+  EXPECT_THAT(damaged(), HasSubstr("/pages"));
+  ASSERT_TRUE(sys::write_file(dir + "/pages", std::string(99'999, 'p')));
+  EXPECT_THAT(damaged(), HasSubstr("/pages"));
+  ASSERT_TRUE(sys::remove_file(dir + "/state"));
+  ASSERT_TRUE(sys::write_file(dir + "/pages", std::string(100'000, 'p')));
+  EXPECT_THAT(damaged(), HasSubstr("/state"));
+}
+
+TEST_F(Snapshot, WhatIsNotPublishedGoes) {
+  const std::string dir = path("sb-1");
+  {
+    auto dropped = Writer::create(dir);
+    ASSERT_TRUE(dropped);
+    ASSERT_TRUE(sys::write_file(dropped->path("state"), "half"));
+  }
+  EXPECT_TRUE(sys::list_dir(dir_->path())->empty());
+  ASSERT_TRUE(publish(dir, "state"));
+  ASSERT_TRUE(sys::mkdirs(path("sb-2.tmp-abc/deep")));
+  ASSERT_TRUE(sweep_unpublished(dir_->path()));
+  EXPECT_EQ(*sys::list_dir(dir_->path()), std::vector<std::string>{"sb-1"});
+  EXPECT_TRUE(sweep_unpublished(path("absent")));
+}
+
+TEST(Manifests, EveryTruncationAndEveryOtherFormatIsRefused) {
+  Manifest manifest = sample();
+  manifest.files.push_back({.name = "state", .size = 5, .digest = "xxh3-128:00"});
+  const std::string text = manifest_json(manifest);
+  EXPECT_TRUE(parse_manifest(text, "m"));
+  for (std::size_t size = 0; size < text.size(); ++size) {
+    EXPECT_EQ(parse_manifest(text.substr(0, size), "m").error().reason(), "snapshot_corrupt") << size;
+  }
+  for (const char* name : {"../state", "/etc/passwd", "", ".hidden"}) {
+    manifest.files[0].name = name;
+    EXPECT_FALSE(parse_manifest(manifest_json(manifest), "m")) << name;
+  }
+  manifest.files.clear();
+  manifest.format = kFormatVersion + 1;
+  EXPECT_FALSE(parse_manifest(manifest_json(manifest), "m"));
+}
+
+TEST_F(Snapshot, DigestsIgnoreHolesButNotPlaces) {
+  const auto file = [&](const std::string& name, std::uint64_t offset) {
+    const auto fd = sys::open_file(path(name), O_WRONLY | O_CREAT);
+    EXPECT_EQ(::ftruncate(fd->get(), 1 << 20), 0);
+    EXPECT_TRUE(sys::pwrite_all(fd->get(), "data", offset));
+    return *file_digest(path(name));
+  };
+  const std::string digest = file("a", 500'000);
+  ASSERT_TRUE(sys::write_file(path("full"), *sys::read_file(path("a"))));
+  EXPECT_EQ(*file_digest(path("full")), digest) << "zeros written or not are the same";
+  ASSERT_TRUE(copy_sparse(path("a"), path("copy")));
+  EXPECT_EQ(*file_digest(path("copy")), digest);
+  EXPECT_NE(file("b", 500'000 + 65'536), digest);
+}
+
+}  // namespace
+}  // namespace wrenn::snapshot
