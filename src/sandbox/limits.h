@@ -29,6 +29,8 @@ inline constexpr std::size_t kMaxParallelPauses = 4;
 inline constexpr Milliseconds kPauseRetry{15'000};
 inline constexpr Milliseconds kBuildRetry{60'000};
 
+inline constexpr Milliseconds kLockLimit{2'000};
+inline constexpr Milliseconds kLockPoll{20};
 inline constexpr Milliseconds kBootLimit{60'000};
 inline constexpr Milliseconds kInitLimit{20'000};
 // A guest's clock is set again while it may be further off than this, but not more often.

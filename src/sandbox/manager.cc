@@ -32,19 +32,28 @@ Sandbox::Owner Manager::owner() {
 
 // ---- life of the agent
 
-Result<> Manager::lock_host() {
-  TRY(sys::mkdirs(context_.config.sandboxes_dir, 0700));
-  TRY(sys::mkdirs(context_.config.snapshots_dir, 0700));
-  for (const std::string& path : {std::string(kHostLock), context_.config.sandboxes_dir + "/.lock"}) {
+// A child that an agent was starting when it was killed holds the agent's locks until its own exec.
+Task<sys::Fd> Manager::take_lock(std::string path) {
+  const auto until = std::chrono::steady_clock::now() + kLockLimit;
+  while (true) {
     auto lock = sys::lock_file(path);
-    if (!lock) {
-      return fail(
+    if (lock || lock.error().code() != Code::kFailedPrecondition) co_return lock;
+    if (std::chrono::steady_clock::now() > until) {
+      co_return fail(
           Error(Code::kFailedPrecondition, "another wrenn-agent runs on this host (" + path + " is locked)")
               .with_reason("agent_running"));
     }
-    locks_.push_back(std::move(*lock));
+    CO_TRY(co_await async::sleep_for(kLockPoll));
   }
-  return {};
+}
+
+Task<> Manager::lock_host() {
+  CO_TRY(sys::mkdirs(context_.config.sandboxes_dir, 0700));
+  CO_TRY(sys::mkdirs(context_.config.snapshots_dir, 0700));
+  for (const std::string& path : {std::string(kHostLock), context_.config.sandboxes_dir + "/.lock"}) {
+    locks_.push_back(CO_TRY(co_await take_lock(path)));
+  }
+  co_return Result<>{};
 }
 
 Task<> Manager::read_kernel_digest() {
@@ -60,7 +69,7 @@ Task<> Manager::read_kernel_digest() {
 }
 
 Task<> Manager::start() {
-  CO_TRY(lock_host());
+  CO_TRY(co_await lock_host());
   CO_TRY(co_await read_kernel_digest());
   const std::string kernels = context_.config.kernels_dir;
   CO_TRY(sys::mkdirs(context_.config.cache_dir, 0700));

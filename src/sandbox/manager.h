@@ -54,7 +54,8 @@ class Manager {
     Found found;
     std::shared_ptr<vmm::Vm> vm;
   };
-  Result<> lock_host();
+  static Task<sys::Fd> take_lock(std::string path);
+  Task<> lock_host();
   Task<> read_kernel_digest();
   Task<std::vector<Record>> read_journals();
   Task<Leftover> examine(Record record);
