@@ -8,7 +8,7 @@ WITH_ENV := set -a; [ ! -f .env ] || . ./.env; set +a;
 
 .DEFAULT_GOAL := help
 .PHONY: help deps configure build build-envd guest test test-unit test-conformance test-functional \
-        test-sanitize check fmt quickstart dev dev-agent migrate-up bench clean
+        test-asan test-tsan check fmt quickstart dev dev-agent migrate-up bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,11 +44,11 @@ test-conformance: build ## the Connect conformance suite only
 test-functional: build guest ## tests on real VMs only
 	@scripts/run-tests.py --build $(BUILD) functional
 
-test-sanitize: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory BUILD=build/sanitize configure \
-	  CMAKE_FLAGS="-DWRENN_SANITIZE=address,undefined -DWRENN_OUTPUT_DIR="
-	@cmake --build build/sanitize -j $(JOBS)
-	@scripts/run-tests.py --build build/sanitize unit
+test-asan: guest ## unit and functional tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/sanitize.sh address
+
+test-tsan: guest ## unit and functional tests under ThreadSanitizer
+	@scripts/sanitize.sh thread
 
 check: | build/ configure ## format, layers, headers, house rules, clang-tidy
 	@scripts/check.py --build $(BUILD)
@@ -73,5 +73,4 @@ bench: build guest ## benchmarks on a real VM
 	@bench/run.sh
 
 clean: ## remove everything the build made in this checkout
-	@rm -rf build/release build/sanitize build/release.configure.log build/sanitize.configure.log \
-	  build/check-cache builds
+	@rm -rf build/release build/sanitize-* build/*.configure.log build/check-cache builds

@@ -8,6 +8,8 @@ inline constexpr int kMaxSlots = 32767;
 inline constexpr Milliseconds kCommandLimit{20'000};
 // After a failure to prepare a slot the pool waits this long before it tries again.
 inline constexpr Milliseconds kRefillPause{1'000};
+// How long a request for a slot waits for one that is being made or removed.
+inline constexpr Milliseconds kSettleLimit{10'000};
 inline constexpr Milliseconds kCgroupEmptyLimit{5'000};
 // Period over which the CPU quota is spent, microseconds (the kernel's default).
 inline constexpr int kCpuPeriodUs = 100'000;

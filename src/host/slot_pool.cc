@@ -21,6 +21,22 @@ struct SlotPool::State {
   async::Condition changed;
   async::Nursery tasks;
   bool stopping = false;
+  int settling = 0;  // slots being made for `ready`, or being removed
+
+  // Counts one such slot while it lives, and wakes those that wait for it.
+  class Settling {
+   public:
+    explicit Settling(State* state) : state_(state) { ++state_->settling; }
+    Settling(const Settling&) = delete;
+    Settling& operator=(const Settling&) = delete;
+    ~Settling() {
+      --state_->settling;
+      state_->changed.notify_all();
+    }
+
+   private:
+    State* state_;
+  };
 
   Result<int> reserve() {
     for (int index = 1; index <= options.max_slots; ++index) {
@@ -53,17 +69,20 @@ struct SlotPool::State {
         CO_TRY(co_await changed.wait());
         continue;
       }
-      auto index = co_await make();
-      if (index) {
-        ready.push_back(*index);
-        continue;
-      }
-      log::warn("{}", index.error().to_string());
+      const Result<> made = co_await make_ready();
+      if (made) continue;
+      log::warn("{}", made.error().to_string());
       CO_TRY(co_await async::sleep_for(kRefillPause));
     }
     co_return Result<>{};
   }
+  Task<> make_ready() {
+    const Settling settling_slot(this);
+    ready.push_back(CO_TRY(co_await make()));
+    co_return Result<>{};
+  }
   Task<> recycle(int index) {
+    const Settling settling_slot(this);
     co_await remove(index);
     co_return Result<>{};
   }
@@ -100,6 +119,10 @@ Task<> SlotPool::start(std::vector<int> in_use) {
 
 Task<Slot> SlotPool::acquire() {
   State& state = *state_;
+  const auto all_taken = [&] { return static_cast<int>(state.taken.size()) >= state.options.max_slots; };
+  while (state.ready.empty() && all_taken() && state.settling > 0 && !state.stopping) {
+    CO_TRY(co_await state.changed.wait_for(kSettleLimit));
+  }
   if (state.stopping) co_return fail(Code::kUnavailable, "the agent is stopping");
   if (state.ready.empty()) co_return describe(CO_TRY(co_await async::shielded(state.make())));
   const int index = state.ready.front();

@@ -15,6 +15,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "sys/child_table.h"
 #include "sys/process.h"
@@ -32,6 +33,12 @@ constexpr int kFirstSpareFd = 100;
 constexpr int kExitNotFound = 127;
 constexpr int kExitNotExecutable = 126;
 
+// Why the child did not come to run its program; zero if it did.
+struct Failure {
+  const char* step = nullptr;
+  int error = 0;
+};
+
 // What the child needs, all in plain memory of the suspended parent.
 struct Plan {
   const char* const* candidates = nullptr;  // paths to try, nullptr at the end
@@ -43,14 +50,24 @@ struct Plan {
   const char* const* procs_files = nullptr;
   int netns_fd = -1;
   const SpawnSpec* spec = nullptr;
-  // The answer.
-  const char* failed_step = nullptr;
-  int failed_errno = 0;
+  Failure* failure = nullptr;
 };
 
+// ThreadSanitizer cannot follow a child into its parent's memory: there the child gets a copy, and only its
+// stack stays shared.
+#if defined(__has_feature) && __has_feature(thread_sanitizer)
+constexpr int kCloneFlags = CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+constexpr int kStackSharing = MAP_SHARED;
+#else
+constexpr int kCloneFlags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+constexpr int kStackSharing = MAP_PRIVATE;
+#endif
+
+// The child's stack; what became of the child stands at its far end.
 class Stack {
  public:
-  Stack() : base_(::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {}
+  Stack()
+      : base_(::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, kStackSharing | MAP_ANONYMOUS, -1, 0)) {}
   Stack(const Stack&) = delete;
   Stack& operator=(const Stack&) = delete;
   ~Stack() {
@@ -58,6 +75,7 @@ class Stack {
   }
   bool valid() const { return base_ != MAP_FAILED; }
   void* top() const { return static_cast<char*>(base_) + kStackBytes; }
+  Failure* failure() const { return static_cast<Failure*>(base_); }
 
  private:
   void* base_;
@@ -176,8 +194,7 @@ void complain(const char* name, int error) {
 int child_main(void* argument) {
   auto* plan = static_cast<Plan*>(argument);
   if (const char* step = prepare(*plan)) {
-    plan->failed_errno = errno;
-    plan->failed_step = step;
+    *plan->failure = {step, errno};
     ::_exit(kExitNotFound);
   }
   reset_signals();
@@ -186,8 +203,7 @@ int child_main(void* argument) {
     complain(plan->argv[0], error);
     ::_exit(error == ENOENT ? kExitNotFound : kExitNotExecutable);
   }
-  plan->failed_errno = error;
-  plan->failed_step = "exec";
+  *plan->failure = {"exec", error};
   ::_exit(kExitNotFound);
 }
 
@@ -239,20 +255,21 @@ Result<> check_strings(const SpawnSpec& spec) {
 Result<ChildProcess> clone_child(Plan* plan) {
   const Stack stack;
   if (!stack.valid()) return fail_errno("mmap stack");
+  plan->failure = new (stack.failure()) Failure;
   int pidfd = -1;
   pid_t pid = -1;
   {
     const auto guard = child_table::lock();
     const BlockedSignals blocked;
-    pid = ::clone(child_main, stack.top(), CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, plan, &pidfd);
+    pid = ::clone(child_main, stack.top(), kCloneFlags, plan, &pidfd);
     if (pid < 0) return fail_errno("clone");
     child_table::add(pid);
   }
   ChildProcess child(pid, Fd(pidfd));
-  if (plan->failed_step == nullptr) return child;
+  const Failure failure = *stack.failure();
+  if (failure.step == nullptr) return child;
   (void)child.wait_blocking(Milliseconds(5'000));
-  return fail(
-      Error::from_errno(plan->failed_errno, fmt::format("{} for {}", plan->failed_step, plan->argv[0])));
+  return fail(Error::from_errno(failure.error, fmt::format("{} for {}", failure.step, plan->argv[0])));
 }
 
 }  // namespace

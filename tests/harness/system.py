@@ -58,8 +58,9 @@ class System:
         self.cp_port = cp_port
         self.secret = secrets.token_hex(32)
         self.database = f"{self.root}/wrenn.db"
-        # The programs see these settings and nothing of the caller's.
+        # The programs see these settings and nothing of the caller's but how sanitizers report.
         self.env = {
+            **{name: value for name, value in os.environ.items() if name.endswith("SAN_OPTIONS")},
             "PATH": os.environ["PATH"],
             "HOME": self.root,
             "WRENN_DIR": self.root,
