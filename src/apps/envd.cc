@@ -29,12 +29,12 @@ Task<> reap() {
   }
 }
 
-Task<> serve(async::Loop* loop, std::string listen, bool reaping) {
-  envd::App app(loop->executor(), &loop->pool());
+Task<> serve(async::Loop* loop, std::string listen, bool as_init) {
+  envd::App app(loop->executor(), &loop->pool(), as_init ? "/sys/fs/cgroup" : "");
   const net::Endpoint endpoint = CO_TRY(net::Endpoint::parse(listen));
   CO_TRY(app.listen(endpoint));
   async::Nursery nursery(loop->executor());
-  if (reaping) nursery.spawn("reaper", reap());
+  if (as_init) nursery.spawn("reaper", reap());
   const Result<> served = co_await app.run();
   co_await nursery.cancel_and_join();
   co_return served;

@@ -2,9 +2,9 @@
 
 #include "base/bytes.h"
 #include "connect/connect.h"
-#include "connect/gzip.h"
 #include "connect/limits.h"
 #include "connect/wire.h"
+#include "net/gzip.h"
 
 namespace wrenn::connect {
 namespace {
@@ -155,7 +155,7 @@ Result<net::RequestHead> Client::State::unary_head(std::string procedure, const 
   if (call.timeout) head.headers.set("Connect-Timeout-Ms", std::to_string(call.timeout->count()));
   head.headers.set("Accept-Encoding", "gzip");
   const bool gzip = used.gzip;
-  if (gzip) *body = TRY(gzip_compress(*body));
+  if (gzip) *body = TRY(net::gzip_compress(*body));
   if (call.get) {
     head.method = "GET";
     head.target =
@@ -196,7 +196,7 @@ Task<std::string> Client::State::unary_body(net::ClientResponse* response, CallO
   if (!gzip) co_return fail(Code::kInternal, gzip.error().message());
   std::string body =
       CO_TRY(co_await net::read_all(response, ok ? options.max_message_bytes : kMaxEndStreamBytes));
-  if (*gzip && !body.empty()) body = CO_TRY(gzip_decompress(body, options.max_message_bytes));
+  if (*gzip && !body.empty()) body = CO_TRY(net::gzip_decompress(body, options.max_message_bytes));
   if (ok) co_return body;
   co_return fail(error_from_json(body, code_of_http_status(head.status)).value_or(status_error(head.status)));
 }

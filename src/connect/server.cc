@@ -4,9 +4,9 @@
 
 #include "base/bytes.h"
 #include "connect/connect.h"
-#include "connect/gzip.h"
 #include "connect/limits.h"
 #include "connect/wire.h"
+#include "net/gzip.h"
 
 namespace wrenn::connect {
 namespace {
@@ -113,7 +113,7 @@ Result<> check_version(const net::RequestHead& head) {
 Result<std::string> get_message(const net::RequestHead& head, std::size_t limit) {
   std::string message = head.query("message").value_or("");
   if (head.query("base64").value_or("") == "1") message = TRY(from_base64(message));
-  if (TRY(is_gzip(head.query("compression").value_or("")))) return gzip_decompress(message, limit);
+  if (TRY(is_gzip(head.query("compression").value_or("")))) return net::gzip_decompress(message, limit);
   if (message.size() > limit) {
     return fail(Error(Code::kResourceExhausted, fmt::format("message is larger than {} bytes", limit))
                     .with_reason("too_large"));
@@ -213,7 +213,7 @@ Task<UnaryRequest> Router::State::read_unary(net::Exchange* exchange, Codec code
   const bool gzip = CO_TRY(is_gzip(head.headers.get("content-encoding")));
   request.bytes = CO_TRY(co_await net::read_all(exchange, options.max_message_bytes));
   if (gzip && !request.bytes.empty()) {
-    request.bytes = CO_TRY(gzip_decompress(request.bytes, options.max_message_bytes));
+    request.bytes = CO_TRY(net::gzip_decompress(request.bytes, options.max_message_bytes));
   }
   co_return request;
 }
@@ -246,7 +246,7 @@ Task<> Router::State::respond_unary(std::shared_ptr<net::Exchange> exchange, Con
   headers.set("Content-Type", unary_content_type(encoding.codec));
   headers.set("Accept-Encoding", "gzip");
   if (encoding.gzip && body.size() > kCompressAboveBytes) {
-    body = CO_TRY(gzip_compress(body));
+    body = CO_TRY(net::gzip_compress(body));
     headers.set("Content-Encoding", "gzip");
   }
   co_return co_await exchange->respond(200, std::move(headers), std::move(body));

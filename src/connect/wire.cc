@@ -9,8 +9,8 @@
 #include <exception>
 
 #include "base/bytes.h"
-#include "connect/gzip.h"
 #include "connect/limits.h"
+#include "net/gzip.h"
 
 namespace wrenn::connect {
 namespace {
@@ -146,7 +146,7 @@ std::string raw_envelope(std::uint8_t flags, std::string_view payload) {
 Result<std::string> envelope(const Message& message, Encoding encoding) {
   std::string bytes = TRY(serialize(message, encoding.codec));
   if (!encoding.gzip || bytes.empty()) return raw_envelope(0, bytes);
-  return raw_envelope(kFlagCompressed, TRY(gzip_compress(bytes)));
+  return raw_envelope(kFlagCompressed, TRY(net::gzip_compress(bytes)));
 }
 
 Task<bool> FrameReader::fill(std::size_t wanted) {
@@ -188,7 +188,7 @@ Task<std::optional<Frame>> FrameReader::next() {
   start_ += kEnvelopeHeaderBytes + size;
   if ((frame.flags & kFlagCompressed) != 0) {
     if (!gzip_) co_return fail(Code::kInternal, "a compressed message, but no compression was agreed");
-    if (!frame.payload.empty()) frame.payload = CO_TRY(gzip_decompress(frame.payload, limit));
+    if (!frame.payload.empty()) frame.payload = CO_TRY(net::gzip_decompress(frame.payload, limit));
   }
   co_return std::optional<Frame>(std::move(frame));
 }

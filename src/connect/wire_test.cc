@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "connect/gzip.h"
+#include "net/gzip.h"
 #include "process/process.pb.h"
 
 namespace wrenn::connect {
@@ -59,11 +59,11 @@ TEST(Wire, BrokenFramesAreTypedErrors) {
 }
 
 TEST(Wire, GzipBombsStopAtTheLimit) {
-  const std::string packed = gzip_compress(std::string(50'000'000, 'a')).value();
+  const std::string packed = net::gzip_compress(std::string(50'000'000, 'a')).value();
   EXPECT_LT(packed.size(), 1'000'000U);
-  EXPECT_EQ(gzip_decompress(packed, 1000).error().reason(), "too_large");
-  EXPECT_EQ(gzip_decompress(packed, 50'000'000).value().size(), 50'000'000U);
-  EXPECT_FALSE(gzip_decompress(packed.substr(0, packed.size() / 2), 50'000'000));
+  EXPECT_EQ(net::gzip_decompress(packed, 1000).error().reason(), "too_large");
+  EXPECT_EQ(net::gzip_decompress(packed, 50'000'000).value().size(), 50'000'000U);
+  EXPECT_FALSE(net::gzip_decompress(packed.substr(0, packed.size() / 2), 50'000'000));
 }
 
 TEST(Wire, ErrorsKeepReasonFieldAndDetails) {

@@ -5,7 +5,7 @@
 #include "control/api_error.h"
 #include "control/http_api.h"
 #include "control/limits.h"
-#include "control/multipart.h"
+#include "net/multipart.h"
 
 namespace wrenn::control {
 namespace {
@@ -41,7 +41,8 @@ class HttpApi::FileUpload {
       const std::size_t got = CO_TRY(co_await async::with_timeout(
           call_->exchange->read(buffer), kBodyReadDeadline, "waiting for more of the body"));
       if (got == 0) break;
-      for (MultipartParser::Event& event : CO_TRY(parser_.feed(std::string_view(buffer).substr(0, got)))) {
+      for (net::MultipartParser::Event& event :
+           CO_TRY(parser_.feed(std::string_view(buffer).substr(0, got)))) {
         CO_TRY(co_await take(std::move(event)));
       }
     }
@@ -52,16 +53,16 @@ class HttpApi::FileUpload {
   }
 
  private:
-  Task<> take(MultipartParser::Event event) {
+  Task<> take(net::MultipartParser::Event event) {
     switch (event.kind) {
-      case MultipartParser::Event::Kind::kPartBegin:
+      case net::MultipartParser::Event::Kind::kPartBegin:
         part_ = std::move(event.text);
         co_return co_await begin_part();
-      case MultipartParser::Event::Kind::kData:
+      case net::MultipartParser::Event::Kind::kData:
         co_return co_await take_data(std::move(event.text));
-      case MultipartParser::Event::Kind::kPartEnd:
+      case net::MultipartParser::Event::Kind::kPartEnd:
         co_return co_await end_part();
-      case MultipartParser::Event::Kind::kEnd:
+      case net::MultipartParser::Event::Kind::kEnd:
         break;
     }
     co_return Result<>{};
@@ -126,7 +127,7 @@ class HttpApi::FileUpload {
 
   HttpApi* api_;
   CallPtr call_;
-  MultipartParser parser_;
+  net::MultipartParser parser_;
   std::optional<std::uint64_t> limit_;
   std::string part_;
   std::string path_;
@@ -141,7 +142,7 @@ Task<> HttpApi::write_file_stream(CallPtr call) { return upload(std::move(call),
 
 Task<> HttpApi::upload(CallPtr call, std::optional<std::uint64_t> limit) {
   const net::Headers& headers = call->exchange->request().headers;
-  std::string boundary = CO_TRY(multipart_boundary(headers.get("Content-Type")));
+  std::string boundary = CO_TRY(net::multipart_boundary(headers.get("Content-Type")));
   CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
   const auto announced = content_length(headers);
   // What surrounds the file in the body is small, so such a body cannot hold an allowed one.

@@ -3,14 +3,18 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <charconv>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "connect/connect.h"
 #include "envd/files_route.h"
 #include "envd/filesystem_service.h"
 #include "envd/init_route.h"
 #include "envd/limits.h"
+#include "envd/metrics_route.h"
 #include "envd/process_service.h"
+#include "envd/watch_service.h"
 
 namespace wrenn::envd {
 namespace {
@@ -26,17 +30,26 @@ net::Headers json_headers() {
 }  // namespace
 
 struct App::State {
-  State(asio::any_io_executor executor, asio::thread_pool* workers)
+  State(asio::any_io_executor executor, asio::thread_pool* workers, std::string cgroup_root)
       : pool(workers),
-        processes(executor),
+        groups(std::move(cgroup_root)),
+        processes(executor, &groups),
+        watches(executor, workers, &settings),
+        tasks(executor),
         server(executor, [this](ExchangePtr e) { return handle(std::move(e)); }) {
     serve_processes(&router, &processes, &settings);
     serve_filesystem(&router, pool, &settings);
+    watches.serve(&router);
   }
 
   asio::thread_pool* pool;
   Settings settings;
+  ProcessGroups groups;
   ProcessTable processes;
+  WatchService watches;
+  Metrics metrics;
+  async::Nursery tasks;
+  std::uint64_t freezes = 0;
   connect::Router router;
   net::HttpServer server;
 
@@ -49,16 +62,23 @@ struct App::State {
     const std::string& method = exchange->request().method;
     const std::string path = exchange->request().path();
     if (path == "/health" && method == "GET") co_return co_await exchange->respond(204, {}, "");
-    if (path == "/init" && method == "POST") co_return co_await serve_init(exchange, &settings);
+    if (path == "/init" && method == "POST") co_return co_await serve_init(exchange, &settings, &groups);
+    // It checks the token itself, or a signature in its place.
+    if (path == "/files" && (method == "GET" || method == "POST")) {
+      co_return co_await serve_file(exchange, pool, &settings);
+    }
     if (!authorized(*exchange)) {
       co_return co_await respond_error(exchange,
                                        Error(Code::kUnauthenticated, "X-Access-Token is missing or wrong"));
     }
-    if (path == "/files" && (method == "GET" || method == "POST")) {
+    if (path == "/files/compose" && method == "POST") {
       co_return co_await serve_file(exchange, pool, &settings);
     }
     if (path == "/envs" && method == "GET") co_return co_await serve_envs(exchange);
+    if (path == "/metrics" && method == "GET") co_return co_await metrics.serve(exchange);
     if (path == "/quiesce" && method == "POST") co_return co_await quiesce(exchange);
+    if (path == "/freeze" && method == "POST") co_return co_await freeze(exchange);
+    if (path == "/unfreeze" && method == "POST") co_return co_await unfreeze(exchange);
     if (router.knows(path)) co_return co_await router.handle(exchange);
     co_return co_await respond_error(exchange, Error(Code::kNotFound, "no such route"));
   }
@@ -69,18 +89,59 @@ struct App::State {
     co_return co_await exchange->respond(200, json_headers(), boost::json::serialize(envs));
   }
 
-  // What the guest has written reaches its disk before the snapshot of memory and disk is taken.
+  // Before a pause: processes stand still, so that after the resume none runs before /init has renewed clock
+  // and randomness; and what they wrote reaches the disk.
   Task<> quiesce(ExchangePtr exchange) {
-    CO_TRY(co_await async::offload(*pool, []() -> Result<> {
+    const auto asked = begin_freeze();
+    CO_TRY(co_await async::offload(*pool, [asked]() -> Result<> {
+      const int frozen = ProcessGroups::count_frozen(asked, kFreezeLimit);
+      if (frozen < static_cast<int>(asked.size())) log::warn("a process does not stop for the pause");
       ::sync();
       return {};
     }));
     co_return co_await exchange->respond(204, {}, "");
   }
+
+  std::vector<std::string> begin_freeze() {
+    auto asked = groups.freeze();
+    tasks.spawn("freeze watchdog", thaw_later(++freezes));
+    return asked;
+  }
+
+  Task<> thaw_later(std::uint64_t freeze_number) {
+    CO_TRY(co_await async::sleep_for(kFreezeWatchdog));
+    if (!groups.frozen() || freezes != freeze_number) co_return Result<>{};
+    log::warn("still frozen, and nobody came: processes go on");
+    co_return groups.thaw();
+  }
+
+  // With maxWaitMs waits until the processes stand still, and says how many groups did.
+  Task<> freeze(ExchangePtr exchange) {
+    const std::string text = exchange->request().query("maxWaitMs").value_or("");
+    std::int64_t wait_ms = 0;
+    const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), wait_ms);
+    if (!text.empty() && (ec != std::errc() || end != text.data() + text.size())) {
+      co_return co_await respond_error(exchange, Error(Code::kInvalidArgument, "maxWaitMs must be a number"));
+    }
+    const auto asked = begin_freeze();
+    if (wait_ms <= 0) co_return co_await exchange->respond(204, {}, "");
+    const Milliseconds limit = std::min(Milliseconds(wait_ms), kMaxFreezeWait);
+    const int frozen = CO_TRY(co_await async::offload(
+        *pool, [asked, limit]() -> Result<int> { return ProcessGroups::count_frozen(asked, limit); }));
+    const boost::json::object counts{
+        {"frozen", frozen}, {"unconfirmed", static_cast<int>(asked.size()) - frozen}, {"mode", "legacy"}};
+    co_return co_await exchange->respond(200, json_headers(), boost::json::serialize(counts));
+  }
+
+  Task<> unfreeze(ExchangePtr exchange) {
+    const Result<> thawed = groups.thaw();
+    if (!thawed) co_return co_await respond_error(exchange, thawed.error());
+    co_return co_await exchange->respond(204, {}, "");
+  }
 };
 
-App::App(asio::any_io_executor executor, asio::thread_pool* pool)
-    : state_(std::make_unique<State>(std::move(executor), pool)) {}
+App::App(asio::any_io_executor executor, asio::thread_pool* pool, std::string cgroup_root)
+    : state_(std::make_unique<State>(std::move(executor), pool, std::move(cgroup_root))) {}
 
 App::~App() = default;
 
@@ -88,6 +149,10 @@ Result<net::Endpoint> App::listen(const net::Endpoint& endpoint) { return state_
 
 Task<> App::run() {
   const Result<> served = co_await state_->server.serve();
+  co_await state_->tasks.cancel_and_join();
+  co_await state_->watches.shutdown();
+  const Result<> thawed = state_->groups.thaw();
+  if (!thawed) log::warn("{}", thawed.error().to_string());
   co_await state_->processes.shutdown();
   co_return served;
 }

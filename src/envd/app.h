@@ -6,11 +6,13 @@
 
 namespace wrenn::envd {
 
-// The guest agent's HTTP server: GET /health, POST /init, GET /envs, POST /quiesce, GET and POST /files, and
-// the Connect services process.Process and filesystem.Filesystem.
+// The guest agent's HTTP server: GET /health, /metrics and /envs; /files and /files/compose; the Connect
+// services process.Process and filesystem.Filesystem; and for the host POST /init, /quiesce, /freeze and
+// /unfreeze.
 class App {
  public:
-  App(asio::any_io_executor executor, asio::thread_pool* pool);
+  // `cgroup_root`: where processes get their cgroups; empty: they get none.
+  App(asio::any_io_executor executor, asio::thread_pool* pool, std::string cgroup_root = "");
   ~App();
   Result<net::Endpoint> listen(const net::Endpoint& endpoint);
   // Serves until cancelled; then ends every process it started.

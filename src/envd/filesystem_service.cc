@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "envd/limits.h"
+#include "envd/metadata.h"
 #include "sys/file.h"
 
 namespace wrenn::envd {
@@ -53,7 +54,7 @@ Result<> list_into(const std::string& dir, unsigned depth, filesystem::ListDirRe
     auto info = entry_info(path);
     if (!info && info.error().code() == Code::kNotFound) continue;  // removed meanwhile
     if (!info) return fail(info.error());
-    const bool enter = depth > 1 && info->type() == filesystem::FILE_TYPE_DIRECTORY;
+    const bool enter = depth > 1 && info->type() == filesystem::FILE_TYPE_DIRECTORY && !info->is_symlink();
     *out->add_entries() = std::move(*info);
     if (enter) TRY(list_into(path, depth - 1, out));
   }
@@ -154,8 +155,13 @@ Result<filesystem::EntryInfo> entry_info(const std::string& path) {
   if (S_ISLNK(info.st_mode)) {
     std::array<char, PATH_MAX> target{};
     const ssize_t length = ::readlink(path.c_str(), target.data(), target.size());
-    if (length >= 0) entry.set_symlink_target(std::string(target.data(), static_cast<std::size_t>(length)));
+    const std::string_view text(target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
+    if (is_utf8(text)) entry.set_symlink_target(std::string(text));
+    entry.set_is_symlink(true);
+    struct stat led{};
+    if (::stat(path.c_str(), &led) == 0) entry.set_type(type_of(led.st_mode));
   }
+  for (auto& [key, value] : read_metadata(path)) (*entry.mutable_metadata())[key] = value;
   return entry;
 }
 

@@ -39,7 +39,8 @@ constexpr Mount kMounts[] = {
     {"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"},
     {"tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755"},
     {"tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777"},
-    {"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr},
+    // Without favordynmods each process that moves into its group waits for an RCU period.
+    {"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "favordynmods"},
 };
 
 void note(const Result<>& result) {

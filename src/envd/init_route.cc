@@ -132,11 +132,12 @@ Result<nanoseconds> parse_rfc3339(const std::string& text) {
   return std::chrono::seconds(::timegm(&calendar)) + nanoseconds(fraction);
 }
 
-Task<> serve_init(std::shared_ptr<net::Exchange> exchange, Settings* settings) {
+Task<> serve_init(std::shared_ptr<net::Exchange> exchange, Settings* settings, ProcessGroups* groups) {
   const std::string text = CO_TRY(co_await net::read_all(exchange.get(), kMaxInitBytes));
   const auto run = [&]() -> Result<> {
     const json::object body = TRY(parse_body(text));
-    return apply(body, exchange->request().headers, settings);
+    TRY(apply(body, exchange->request().headers, settings));
+    return groups->thaw();
   };
   const Result<> done = run();
   if (!done) {

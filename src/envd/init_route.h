@@ -1,5 +1,6 @@
 #pragma once
 
+#include "envd/process_groups.h"
 #include "envd/session.h"
 #include "net/http.h"
 
@@ -8,7 +9,8 @@ namespace wrenn::envd {
 // POST /init: takes the host's clock, mixes fresh entropy into the kernel's generator and reseeds it,
 // replaces environment, default user, folder and access token. 204; 400 malformed; 401 when a token is set
 // and the request presents another one.
-Task<> serve_init(std::shared_ptr<net::Exchange> exchange, Settings* settings);
+// Then processes that a pause froze go on.
+Task<> serve_init(std::shared_ptr<net::Exchange> exchange, Settings* settings, ProcessGroups* groups);
 
 // Seconds and nanoseconds since 1970 of an RFC 3339 time in UTC ("...Z"). For tests too.
 Result<std::chrono::nanoseconds> parse_rfc3339(const std::string& text);

@@ -51,14 +51,6 @@ Result<StartSpec> make_spec(const connect::CallContext& context, process::StartR
                    .lifetime = context.timeout};
 }
 
-Milliseconds keepalive_interval(const net::Headers& headers) {
-  const std::string_view text = headers.get("keepalive-ping-interval");
-  int seconds = 0;
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (ec != std::errc() || end != text.data() + text.size() || seconds < 1) return kDefaultKeepalive;
-  return std::chrono::seconds(seconds);
-}
-
 // Sends events until the process ended or the client left.
 template <class Response>
 Task<> relay(Context context, Subscription subscription, Writer<Response> out) {
@@ -135,6 +127,14 @@ class Service {
 };
 
 }  // namespace
+
+Milliseconds keepalive_interval(const net::Headers& headers) {
+  const std::string_view text = headers.get("keepalive-ping-interval");
+  int seconds = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (ec != std::errc() || end != text.data() + text.size() || seconds < 1) return kDefaultKeepalive;
+  return std::chrono::seconds(seconds);
+}
 
 void serve_processes(connect::Router* router, ProcessTable* table, Settings* settings) {
   using std::placeholders::_1, std::placeholders::_2, std::placeholders::_3;

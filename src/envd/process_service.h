@@ -8,4 +8,7 @@ namespace wrenn::envd {
 // Adds process.Process to the router. Both pointers outlive it.
 void serve_processes(connect::Router* router, ProcessTable* table, Settings* settings);
 
+// How long a stream may be silent: the Keepalive-Ping-Interval header in seconds, 90 without.
+Milliseconds keepalive_interval(const net::Headers& headers);
+
 }  // namespace wrenn::envd

@@ -61,6 +61,7 @@ struct ProcessTable::Entry {
   async::Condition exited;
   async::Mutex writing;
   std::vector<std::shared_ptr<EventChannel>> subscribers;
+  std::optional<std::string> group;  // its cgroup
 };
 
 struct ProcessTable::Ended {
@@ -70,8 +71,8 @@ struct ProcessTable::Ended {
   Clock::time_point until;
 };
 
-ProcessTable::ProcessTable(asio::any_io_executor executor)
-    : executor_(executor), nursery_(std::move(executor)) {}
+ProcessTable::ProcessTable(asio::any_io_executor executor, ProcessGroups* groups)
+    : executor_(executor), groups_(groups), nursery_(std::move(executor)) {}
 ProcessTable::~ProcessTable() = default;
 
 namespace {
@@ -143,7 +144,13 @@ Result<Subscription> ProcessTable::start(StartSpec spec) {
   child.credentials = sys::Credentials{spec.user.uid, spec.user.gid, sys::groups_of(spec.user)};
   child.oom_score_adj = kProcessOomScore;
   child.exec_failure_exits = true;
-  auto entry = std::make_shared<Entry>(executor_, TRY(sys::spawn(child)));
+  auto group =
+      TRY(groups_->add(spec.request.has_pty() ? ProcessGroups::Kind::kPty : ProcessGroups::Kind::kUser));
+  if (group) child.cgroup_procs_files = {*group + "/cgroup.procs"};
+  auto spawned = sys::spawn(child);
+  if (!spawned && group) groups_->release(*group);
+  auto entry = std::make_shared<Entry>(executor_, TRY(std::move(spawned)));
+  entry->group = std::move(group);
   const auto pid = static_cast<std::uint32_t>(entry->child.pid());
   entry->info.set_pid(pid);
   *entry->info.mutable_config() = config;
@@ -221,6 +228,7 @@ Task<> ProcessTable::supervise(std::shared_ptr<Entry> entry) {
     co_return fail(status.error());
   }
   co_await pumps.join();
+  if (entry->group) groups_->release(*entry->group);
   const ProcessEvent end = end_event(*status);
   remember(*entry, end);
   entries_.erase(entry->info.pid());

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "async/async.h"
+#include "envd/process_groups.h"
 #include "envd/session.h"
 #include "process/process.pb.h"
 #include "sys/process.h"
@@ -43,7 +44,7 @@ struct StartSpec {
 // process back, one that left does not.
 class ProcessTable {
  public:
-  explicit ProcessTable(asio::any_io_executor executor);
+  ProcessTable(asio::any_io_executor executor, ProcessGroups* groups);
   ~ProcessTable();
 
   // The first event of the subscription is start. kResourceExhausted when too many run.
@@ -70,6 +71,7 @@ class ProcessTable {
   void remember(const Entry& entry, ProcessEvent end);
 
   asio::any_io_executor executor_;
+  ProcessGroups* groups_;
   std::map<std::uint32_t, std::shared_ptr<Entry>> entries_;
   std::list<Ended> ended_;
   async::Nursery nursery_;

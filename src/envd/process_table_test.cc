@@ -50,7 +50,8 @@ Task<Outcome> run_to_end(ProcessTable* table, StartSpec spec) {
 template <class Body>
 void with_table(Body body) {
   async::Loop loop(1);
-  ProcessTable table(loop.executor());
+  ProcessGroups groups("");
+  ProcessTable table(loop.executor(), &groups);
   const auto run = [](ProcessTable* t, Body* test) -> Task<> {
     const Result<> done = co_await async::with_timeout((*test)(t), Milliseconds(30'000), "test");
     co_await t->shutdown();

@@ -1,10 +1,9 @@
-#include "control/multipart.h"
+#include "net/multipart.h"
 
 #include "base/bytes.h"
-#include "control/api_error.h"
-#include "control/limits.h"
+#include "net/limits.h"
 
-namespace wrenn::control {
+namespace wrenn::net {
 namespace {
 
 // The value of parameter `name` in "form-data; name=\"a\"; filename=b".
@@ -38,17 +37,22 @@ std::optional<std::string> parameter(std::string_view value, std::string_view na
   return std::nullopt;
 }
 
-std::string field_name(std::string_view headers) {
+// The value of the header `name` in a part's header block.
+std::string_view part_header(std::string_view headers, std::string_view name) {
   while (!headers.empty()) {
     const std::size_t end = headers.find("\r\n");
     const std::string_view line = headers.substr(0, end);
     headers = end == std::string_view::npos ? std::string_view() : headers.substr(end + 2);
     const std::size_t colon = line.find(':');
-    if (colon != std::string_view::npos && ascii_iequal(trim(line.substr(0, colon)), "content-disposition")) {
-      return parameter(line.substr(colon + 1), "name").value_or("");
+    if (colon != std::string_view::npos && ascii_iequal(trim(line.substr(0, colon)), name)) {
+      return line.substr(colon + 1);
     }
   }
-  return "";
+  return {};
+}
+
+std::unexpected<Error> malformed(std::string message) {
+  return fail(Code::kInvalidArgument, std::move(message));
 }
 
 }  // namespace
@@ -56,11 +60,11 @@ std::string field_name(std::string_view headers) {
 Result<std::string> multipart_boundary(std::string_view content_type) {
   const std::string_view type = trim(content_type.substr(0, content_type.find(';')));
   if (!ascii_iequal(type, "multipart/form-data")) {
-    return bad_request("", "the body must be multipart/form-data with the parts path and file");
+    return malformed("the body must be multipart/form-data");
   }
   auto boundary = parameter(content_type, "boundary");
   if (!boundary || boundary->empty() || boundary->size() > 70) {
-    return bad_request("", "the Content-Type has no valid multipart boundary");
+    return malformed("the Content-Type has no valid multipart boundary");
   }
   return *std::move(boundary);
 }
@@ -98,12 +102,12 @@ bool MultipartParser::step_content(std::vector<Event>* events) {
   const std::size_t keep = delimiter_.size() - 1;
   const std::size_t size =
       found != std::string::npos ? found : (buffer_.size() > keep ? buffer_.size() - keep : 0);
-  if (body && size > 0) events->push_back({Event::Kind::kData, buffer_.substr(0, size)});
+  if (body && size > 0) events->push_back({Event::Kind::kData, buffer_.substr(0, size), {}});
   if (found == std::string::npos) {
     buffer_.erase(0, size);
     return false;
   }
-  if (body) events->push_back({Event::Kind::kPartEnd, {}});
+  if (body) events->push_back({Event::Kind::kPartEnd, {}, {}});
   buffer_.erase(0, found + delimiter_.size());
   state_ = State::kAfterDelimiter;
   return true;
@@ -112,18 +116,18 @@ bool MultipartParser::step_content(std::vector<Event>* events) {
 Result<bool> MultipartParser::step_after_delimiter(std::vector<Event>* events) {
   const std::size_t padding = buffer_.find_first_not_of(" \t");
   if (padding == std::string::npos || buffer_.size() < padding + 2) {
-    if (buffer_.size() > kMaxPartHeaderBytes) return bad_request("", "malformed multipart body");
+    if (buffer_.size() > kMaxPartHeaderBytes) return malformed("malformed multipart body");
     return false;
   }
   const std::string mark = buffer_.substr(padding, 2);
   if (mark == "--") {
-    events->push_back({Event::Kind::kEnd, {}});
+    events->push_back({Event::Kind::kEnd, {}, {}});
     buffer_.clear();
     state_ = State::kDone;
     return false;
   }
-  if (mark != "\r\n") return bad_request("", "malformed multipart body");
-  if (++parts_ > kMaxParts) return bad_request("", "too many parts in the multipart body");
+  if (mark != "\r\n") return malformed("malformed multipart body");
+  if (++parts_ > kMaxParts) return malformed("too many parts in the multipart body");
   buffer_.erase(0, padding);  // the line end stays: headers may be none
   state_ = State::kHeaders;
   return true;
@@ -133,14 +137,16 @@ Result<bool> MultipartParser::step_headers(std::vector<Event>* events) {
   const std::size_t end = buffer_.find("\r\n\r\n");
   if (end == std::string::npos) {
     if (buffer_.size() > kMaxPartHeaderBytes)
-      return bad_request("", "the headers of a multipart part are too long");
+      return malformed("the headers of a multipart part are too long");
     return false;
   }
-  events->push_back(
-      {Event::Kind::kPartBegin, field_name(std::string_view(buffer_).substr(2, end < 2 ? 0 : end - 2))});
+  const auto disposition =
+      part_header(std::string_view(buffer_).substr(2, end < 2 ? 0 : end - 2), "content-disposition");
+  events->push_back({Event::Kind::kPartBegin, parameter(disposition, "name").value_or(""),
+                     parameter(disposition, "filename").value_or("")});
   buffer_.erase(0, end + 4);
   state_ = State::kBody;
   return true;
 }
 
-}  // namespace wrenn::control
+}  // namespace wrenn::net

@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 
-namespace wrenn::control {
+namespace wrenn::net {
 
 // The boundary of a multipart/form-data Content-Type; kInvalidArgument if it is none.
 Result<std::string> multipart_boundary(std::string_view content_type);
@@ -17,7 +17,8 @@ class MultipartParser {
  public:
   struct Event {
     enum class Kind { kPartBegin, kData, kPartEnd, kEnd } kind;
-    std::string text;  // the field's name, or content
+    std::string text;      // the field's name, or content
+    std::string filename;  // of a part that begins; empty when it has none
   };
 
   explicit MultipartParser(const std::string& boundary);
@@ -39,4 +40,4 @@ class MultipartParser {
   std::size_t parts_ = 0;
 };
 
-}  // namespace wrenn::control
+}  // namespace wrenn::net

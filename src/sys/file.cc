@@ -277,6 +277,18 @@ Result<> copy_sparse(const std::string& from, const std::string& to, mode_t mode
   return copied;
 }
 
+Result<std::size_t> append_some(int from, int to, std::size_t limit) {
+  const ssize_t moved = ::copy_file_range(from, nullptr, to, nullptr, limit, 0);
+  if (moved > 0) return static_cast<std::size_t>(moved);
+  // Other filesystems, and files of /proc, which say they are empty.
+  if (moved < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP) return fail_errno("copy");
+  std::string buffer(std::min(limit, kCopyChunk), '\0');
+  const ssize_t got = ::read(from, buffer.data(), buffer.size());
+  if (got < 0) return fail_errno("read");
+  TRY(write_all(to, std::string_view(buffer).substr(0, static_cast<std::size_t>(got))));
+  return static_cast<std::size_t>(got);
+}
+
 Result<Fd> lock_file(const std::string& path) {
   Fd fd = TRY(open_file(path, O_RDWR | O_CREAT, 0600));
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {

@@ -48,6 +48,9 @@ Result<std::vector<std::string>> list_dir(const std::string& path);
 // Copies data extents only, so holes stay holes; shares blocks (reflink) where the filesystem can.
 // `to` must not exist; it is removed again on failure. Not fsynced.
 Result<> copy_sparse(const std::string& from, const std::string& to, mode_t mode = 0600);
+// Moves at most `limit` bytes from where `from` stands to where `to` stands, inside the kernel where it can;
+// answers how many, 0 at the end.
+Result<std::size_t> append_some(int from, int to, std::size_t limit);
 // An exclusive flock held as long as the Fd lives; kFailedPrecondition when another process holds it.
 Result<Fd> lock_file(const std::string& path);
 
