@@ -33,7 +33,7 @@ OWNED = {
     "soci/": "store",
     "nftables/": "host",
     "netlink/": "host",
-    "sodium": "control",
+    "sodium": "net",
     "CLI/": "cli",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')

@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 MAX_FILE_LINES = 600
+# The API is one document, which its readers' tools want in one file.
+LONGER_FILES = {"proto/openapi.yaml": 1500}
 MAX_FUNCTION_LINES = 70
 CODE = (".h", ".cc", ".py", ".sh", ".sql", ".cmake", ".proto", ".yaml", ".txt")
 BANNED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|(?i:stu" r"b|moc" r"k|fak" r"e)s?)\b")
@@ -153,8 +155,9 @@ def check(path, problems):
     with open(path, encoding="utf-8") as source:
         text = source.read()
     lines = text.splitlines()
-    if len(lines) > MAX_FILE_LINES:
-        problems.append(f"{path}: {len(lines)} lines, at most {MAX_FILE_LINES}")
+    limit = LONGER_FILES.get(path, MAX_FILE_LINES)
+    if len(lines) > limit:
+        problems.append(f"{path}: {len(lines)} lines, at most {limit}")
     for number, line in enumerate(lines, 1):
         word = BANNED.search(line)
         if word:

@@ -1,10 +1,20 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "async/task.h"
 
 namespace wrenn::agent {
 
 inline constexpr std::size_t kMaxMessageBytes = 4 * 1024 * 1024;
+inline constexpr std::size_t kMaxEnvs = 256;
+inline constexpr std::uint32_t kMaxListDepth = 64;
+inline constexpr std::string_view kProxyPrefix = "/proxy/";
+// A port that has just opened, or is about to, gets a second chance.
+inline constexpr int kConnectTries = 4;
+inline constexpr Milliseconds kConnectPause{100};
 inline constexpr std::size_t kPoolThreads = 8;
 
 }  // namespace wrenn::agent

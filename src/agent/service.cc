@@ -19,18 +19,21 @@ connect::ServerOptions with_limit(std::size_t bytes) {
 Service::Service(sandbox::Manager* manager, std::string secret)
     : manager_(manager),
       secret_(std::move(secret)),
+      ports_(manager->context().executor, net::ClientOptions{.max_idle_per_endpoint = 0}),
       router_(with_limit(kMaxMessageBytes)),
       bulk_(with_limit(sandbox::kMaxFileBytes + kMaxMessageBytes)) {
   add_lifecycle();
   add_exec();
   add_files();
   add_pty();
+  add_folders();
+  add_processes();
 }
 
-bool Service::authorized(const net::RequestHead& head) const {
+bool Service::authorized(const net::RequestHead& head, std::string_view name) const {
   if (secret_.empty()) return true;
   constexpr std::string_view kScheme = "Bearer ";
-  const std::string_view given = head.headers.get("Authorization");
+  const std::string_view given = head.headers.get(name);
   return given.size() > kScheme.size() && ascii_iequal(given.substr(0, kScheme.size()), kScheme) &&
          equal_constant_time(given.substr(kScheme.size()), secret_);
 }
@@ -42,13 +45,15 @@ Task<> Service::handle(std::shared_ptr<net::Exchange> exchange) {
     headers.set("Content-Type", "application/json");
     co_return co_await exchange->respond(200, std::move(headers), R"({"status":"ok"})");
   }
-  if (!authorized(exchange->request())) {
+  const bool proxied = path.starts_with(kProxyPrefix);
+  if (!authorized(exchange->request(), proxied ? "Proxy-Authorization" : "Authorization")) {
     headers.set("Content-Type", "application/json");
     headers.set("Connection", "close");
     co_return co_await exchange->respond(
         401, std::move(headers),
         R"({"code":"unauthenticated","message":"a valid bearer secret is required"})");
   }
+  if (proxied) co_return co_await proxy(std::move(exchange));
   if (router_.knows(path)) co_return co_await router_.handle(std::move(exchange));
   if (bulk_.knows(path)) co_return co_await bulk_.handle(std::move(exchange));
   headers.set("Content-Type", "application/json");
@@ -68,6 +73,7 @@ void Service::add_lifecycle() {
   add(&router_, "CreateSnapshot", &Service::create_snapshot);
   add(&router_, "DeleteSnapshot", &Service::delete_snapshot);
   add(&router_, "PingSandbox", &Service::ping);
+  add(&router_, "GetSandboxMetrics", &Service::metrics);
 }
 
 Task<pb::CreateSandboxResponse> Service::create(pb::CreateSandboxRequest request) {
@@ -138,6 +144,20 @@ Task<pb::PingSandboxResponse> Service::ping(pb::PingSandboxRequest request) {
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
   CO_TRY(sandbox->ping());
   co_return pb::PingSandboxResponse();
+}
+
+Task<pb::GetSandboxMetricsResponse> Service::metrics(pb::GetSandboxMetricsRequest request) {
+  const auto range = CO_TRY(model::parse_metric_range(request.range()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  pb::GetSandboxMetricsResponse response;
+  for (const auto& sample : sandbox->metrics().points(range, sandbox::unix_ms())) {
+    auto* point = response.add_points();
+    point->set_timestamp_unix(sample.time_ms / 1000);
+    point->set_cpu_pct(sample.cpu_pct);
+    point->set_mem_bytes(sample.mem_bytes);
+    point->set_disk_bytes(sample.disk_bytes);
+  }
+  co_return response;
 }
 
 Task<pb::DeleteSnapshotResponse> Service::delete_snapshot(pb::DeleteSnapshotRequest request) {

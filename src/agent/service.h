@@ -27,7 +27,13 @@ class Service {
   void add_exec();
   void add_files();
   void add_pty();
-  bool authorized(const net::RequestHead& head) const;
+  void add_folders();
+  void add_processes();
+  // By the header `name`: Authorization, or for proxied requests, whose own one is the guest's, another.
+  bool authorized(const net::RequestHead& head, std::string_view name) const;
+  // /proxy/{sandbox_id}/{port}/...: the request goes to that port of the guest, with the rest as its target. An
+  // answer of the agent's own carries X-Wrenn-Error: its code and reason, and the message as body.
+  Task<> proxy(std::shared_ptr<net::Exchange> exchange);
 
   Task<pb::CreateSandboxResponse> create(pb::CreateSandboxRequest request);
   Task<pb::DestroySandboxResponse> destroy(pb::DestroySandboxRequest request);
@@ -50,6 +56,17 @@ class Service {
   Task<pb::PtyResizeResponse> pty_resize(pb::PtyResizeRequest request);
   Task<pb::PtyKillResponse> pty_kill(pb::PtyKillRequest request);
 
+  Task<pb::ListDirResponse> list_dir(pb::ListDirRequest request);
+  Task<pb::MakeDirResponse> make_dir(pb::MakeDirRequest request);
+  Task<pb::RemovePathResponse> remove_path(pb::RemovePathRequest request);
+
+  Task<pb::StartBackgroundResponse> start_background(pb::StartBackgroundRequest request);
+  Task<pb::ListProcessesResponse> list_processes(pb::ListProcessesRequest request);
+  Task<pb::KillProcessResponse> kill_process(pb::KillProcessRequest request);
+  Task<> connect_process(pb::ConnectProcessRequest request, connect::Writer<pb::ExecStreamResponse> out);
+
+  Task<pb::GetSandboxMetricsResponse> metrics(pb::GetSandboxMetricsRequest request);
+
   template <class Req, class Res>
   void add(connect::Router* router, std::string method, Task<Res> (Service::*handler)(Req)) {
     router->unary<Req, Res>(
@@ -59,6 +76,7 @@ class Service {
 
   sandbox::Manager* manager_;
   std::string secret_;
+  net::HttpClient ports_;  // keeps no connection: a slot's address is another guest's tomorrow
   connect::Router router_;
   connect::Router bulk_;  // the two calls that carry a whole file in one message
 };

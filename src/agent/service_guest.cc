@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "agent/limits.h"
+#include "agent/process_events.h"
 #include "agent/service.h"
 #include "sandbox/limits.h"
 
@@ -20,28 +21,6 @@ std::string procedure(std::string_view method) {
 
 Task<sandbox::ExecOutput> exec_body(SandboxPtr sandbox, ExecSpec spec) {
   co_return co_await sandbox->guest()->exec(std::move(spec), sandbox->dropping());
-}
-
-pb::ExecStreamResponse to_stream_event(const process::ProcessEvent& event) {
-  pb::ExecStreamResponse out;
-  if (event.has_start()) out.mutable_start()->set_pid(event.start().pid());
-  if (event.has_data() && event.data().has_stdout()) out.mutable_data()->set_stdout(event.data().stdout());
-  if (event.has_data() && event.data().has_stderr()) out.mutable_data()->set_stderr(event.data().stderr());
-  if (event.has_end()) {
-    out.mutable_end()->set_exit_code(event.end().exit_code());
-    out.mutable_end()->set_error(event.end().error());
-  }
-  return out;
-}
-
-Task<> relay_events(sandbox::GuestProcess* process, connect::Writer<pb::ExecStreamResponse> out) {
-  while (true) {
-    const auto event = CO_TRY(co_await process->next());
-    if (!event) co_return Result<>{};
-    pb::ExecStreamResponse response = to_stream_event(*event);
-    if (response.event_case() != pb::ExecStreamResponse::EVENT_NOT_SET)
-      CO_TRY(co_await out.send(std::move(response)));
-  }
 }
 
 Task<> exec_stream_body(SandboxPtr sandbox, ExecSpec spec, connect::Writer<pb::ExecStreamResponse> out) {
@@ -94,24 +73,9 @@ Task<> read_stream_body(SandboxPtr sandbox, std::string path,
 }
 
 template <class Request>
-Result<ExecSpec> exec_spec(const Request& request, std::int64_t default_timeout) {
-  if (request.cmd().empty()) return fail(Error(Code::kInvalidArgument, "cmd is required").with_field("cmd"));
-  if (request.args_size() > static_cast<int>(model::kMaxArgs)) {
-    return fail(
-        Error(Code::kInvalidArgument, fmt::format("args must have at most {} entries", model::kMaxArgs))
-            .with_field("args"));
-  }
+Result<ExecSpec> limited_spec(const Request& request, std::int64_t default_timeout) {
+  ExecSpec spec = TRY(command_spec(request));
   TRY(model::check_range("timeout_sec", request.timeout_sec(), 0, model::kMaxExecTimeoutSec));
-  ExecSpec spec;
-  spec.cmd = request.cmd();
-  std::size_t bytes = spec.cmd.size();
-  for (const auto& arg : request.args()) bytes += arg.size();
-  if (bytes > model::kMaxCommandBytes) {
-    return fail(Error(Code::kInvalidArgument,
-                      fmt::format("cmd and args must have at most {} bytes", model::kMaxCommandBytes))
-                    .with_field("cmd"));
-  }
-  spec.args.assign(request.args().begin(), request.args().end());
   const std::int64_t timeout = request.timeout_sec() == 0 ? default_timeout : request.timeout_sec();
   if (timeout > 0) spec.limit = Milliseconds(std::chrono::seconds(timeout));
   return spec;
@@ -142,7 +106,7 @@ void Service::add_files() {
 }
 
 Task<pb::ExecResponse> Service::exec(pb::ExecRequest request) {
-  ExecSpec spec = CO_TRY(exec_spec(request, model::kDefaultExecTimeoutSec));
+  ExecSpec spec = CO_TRY(limited_spec(request, model::kDefaultExecTimeoutSec));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
   auto output = CO_TRY(co_await sandbox->operate(exec_body(sandbox, std::move(spec))));
   pb::ExecResponse response;
@@ -153,7 +117,7 @@ Task<pb::ExecResponse> Service::exec(pb::ExecRequest request) {
 }
 
 Task<> Service::exec_stream(pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out) {
-  ExecSpec spec = CO_TRY(exec_spec(request, 0));
+  ExecSpec spec = CO_TRY(limited_spec(request, 0));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
   co_return co_await sandbox->operate(exec_stream_body(sandbox, std::move(spec), out));
 }

@@ -1,7 +1,6 @@
 // Terminals in a guest.
-#include <fmt/format.h>
-
 #include "agent/limits.h"
+#include "agent/process_events.h"
 #include "agent/service.h"
 
 namespace wrenn::agent {
@@ -12,7 +11,6 @@ using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
 
 constexpr std::size_t kMaxInputBytes = 64 * 1024;
 constexpr std::uint32_t kMaxCells = 65'535;
-constexpr int kMaxEnvs = 256;
 
 Result<> check_cells(std::uint32_t cols, std::uint32_t rows) {
   TRY(model::check_range("cols", cols, 1, kMaxCells));
@@ -23,23 +21,16 @@ Result<PtySpec> pty_spec(const pb::PtyAttachRequest& request) {
   TRY(model::check_name("tag", request.tag()));
   PtySpec spec;
   spec.tag = request.tag();
-  spec.cmd = request.cmd();
-  spec.args.assign(request.args().begin(), request.args().end());
-  for (const auto& [name, value] : request.envs()) spec.envs.emplace_back(name, value);
-  spec.cwd = request.cwd();
   spec.user = request.user();
   if (request.cols() != 0) spec.cols = request.cols();
   if (request.rows() != 0) spec.rows = request.rows();
   TRY(check_cells(spec.cols, spec.rows));
-  std::size_t bytes = spec.cmd.size();
-  for (const auto& arg : spec.args) bytes += arg.size();
-  for (const auto& [name, value] : spec.envs) bytes += name.size() + value.size();
-  if (bytes > model::kMaxCommandBytes || request.args_size() > static_cast<int>(model::kMaxArgs) ||
-      request.envs_size() > kMaxEnvs) {
-    return fail(Error(Code::kInvalidArgument,
-                      fmt::format("cmd, args and envs must have at most {} bytes", model::kMaxCommandBytes))
-                    .with_field("cmd"));
-  }
+  if (request.cmd().empty()) return spec;
+  auto command = TRY(command_spec(request));
+  spec.cmd = std::move(command.cmd);
+  spec.args = std::move(command.args);
+  spec.envs = std::move(command.envs);
+  spec.cwd = std::move(command.cwd);
   return spec;
 }
 

@@ -36,11 +36,12 @@ Task<> serve_rpc(wrenn::sandbox::Manager* manager, const wrenn::agent::AgentConf
   wrenn::net::Endpoint endpoint = config->listen;
   endpoint.tls = config->tls.has_value();
   const auto bound = CO_TRY(server.listen(endpoint));
-  wrenn::async::Nursery reaper(loop->executor());
-  reaper.spawn("reaper", manager->reap());
+  wrenn::async::Nursery upkeep(loop->executor());
+  upkeep.spawn("reaper", manager->reap());
+  upkeep.spawn("metrics", manager->measure());
   wrenn::log::info("listening on {}", bound.to_string());
   const Result<> served = co_await server.serve();
-  co_await reaper.cancel_and_join();
+  co_await upkeep.cancel_and_join();
   if (!served && served.error().code() != wrenn::Code::kCanceled) co_return served;
   co_return Result<>{};
 }

@@ -83,6 +83,54 @@ Task<> AgentClient::acknowledge_auto_paused(std::vector<std::string> sandbox_ids
   co_return Result<>{};
 }
 
+Task<rpc::ListDirResponse> AgentClient::list_dir(rpc::ListDirRequest request) {
+  connect::CallOptions options;
+  options.timeout = kAgentFilesDeadline;
+  auto response = co_await list_client_.unary<rpc::ListDirResponse>(procedure("ListDir"), std::move(request),
+                                                                    std::move(options));
+  if (!response) co_return fail(from_agent(std::move(response).error()));
+  co_return std::move(*response);
+}
+
+Task<rpc::FileEntry> AgentClient::make_dir(std::string sandbox_id, std::string path) {
+  rpc::MakeDirRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_path(std::move(path));
+  auto response =
+      CO_TRY(co_await call<rpc::MakeDirResponse>("MakeDir", std::move(request), kAgentCallDeadline));
+  co_return std::move(*response.mutable_entry());
+}
+
+Task<> AgentClient::remove_path(std::string sandbox_id, std::string path) {
+  rpc::RemovePathRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_path(std::move(path));
+  CO_TRY(co_await call<rpc::RemovePathResponse>("RemovePath", std::move(request), kAgentFilesDeadline));
+  co_return Result<>{};
+}
+
+Task<rpc::StartBackgroundResponse> AgentClient::start_background(rpc::StartBackgroundRequest request) {
+  return call<rpc::StartBackgroundResponse>("StartBackground", std::move(request), kAgentCallDeadline);
+}
+
+Task<rpc::ListProcessesResponse> AgentClient::list_processes(std::string sandbox_id) {
+  rpc::ListProcessesRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  return call<rpc::ListProcessesResponse>("ListProcesses", std::move(request), kAgentCallDeadline);
+}
+
+Task<> AgentClient::kill_process(rpc::KillProcessRequest request) {
+  CO_TRY(co_await call<rpc::KillProcessResponse>("KillProcess", std::move(request), kAgentCallDeadline));
+  co_return Result<>{};
+}
+
+Task<rpc::GetSandboxMetricsResponse> AgentClient::metrics(std::string sandbox_id, std::string range) {
+  rpc::GetSandboxMetricsRequest request;
+  request.set_sandbox_id(std::move(sandbox_id));
+  request.set_range(std::move(range));
+  return call<rpc::GetSandboxMetricsResponse>("GetSandboxMetrics", std::move(request), kAgentCallDeadline);
+}
+
 template <class Req>
 Task<std::unique_ptr<connect::ClientCall>> AgentClient::open(std::string method, Req request) {
   auto call = co_await client_.stream(procedure(method));
@@ -95,6 +143,10 @@ Task<std::unique_ptr<connect::ClientCall>> AgentClient::open(std::string method,
 
 Task<std::unique_ptr<connect::ClientCall>> AgentClient::exec_stream(rpc::ExecStreamRequest request) {
   return open("ExecStream", std::move(request));
+}
+
+Task<std::unique_ptr<connect::ClientCall>> AgentClient::connect_process(rpc::ConnectProcessRequest request) {
+  return open("ConnectProcess", std::move(request));
 }
 
 Task<std::unique_ptr<connect::ClientCall>> AgentClient::read_file_stream(rpc::ReadFileStreamRequest request) {

@@ -23,8 +23,18 @@ class AgentClient {
   Task<hostagent::v1::ListSandboxesResponse> list();
   Task<> acknowledge_auto_paused(std::vector<std::string> sandbox_ids);
 
+  Task<hostagent::v1::ListDirResponse> list_dir(hostagent::v1::ListDirRequest request);
+  Task<hostagent::v1::FileEntry> make_dir(std::string sandbox_id, std::string path);
+  Task<> remove_path(std::string sandbox_id, std::string path);
+  Task<hostagent::v1::StartBackgroundResponse> start_background(
+      hostagent::v1::StartBackgroundRequest request);
+  Task<hostagent::v1::ListProcessesResponse> list_processes(std::string sandbox_id);
+  Task<> kill_process(hostagent::v1::KillProcessRequest request);
+  Task<hostagent::v1::GetSandboxMetricsResponse> metrics(std::string sandbox_id, std::string range);
+
   // Streams; dropping one ends it on the agent too.
   Task<std::unique_ptr<connect::ClientCall>> exec_stream(hostagent::v1::ExecStreamRequest request);
+  Task<std::unique_ptr<connect::ClientCall>> connect_process(hostagent::v1::ConnectProcessRequest request);
   Task<std::unique_ptr<connect::ClientCall>> read_file_stream(hostagent::v1::ReadFileStreamRequest request);
   Task<std::unique_ptr<connect::ClientCall>> write_file_stream();
   Task<std::unique_ptr<connect::ClientCall>> pty_attach(hostagent::v1::PtyAttachRequest request);
@@ -40,7 +50,7 @@ class AgentClient {
   Task<std::unique_ptr<connect::ClientCall>> open(std::string method, Req request);
 
   connect::Client client_;
-  connect::Client list_client_;
+  connect::Client list_client_;  // for answers that may be long
 };
 
 }  // namespace wrenn::control

@@ -16,9 +16,13 @@ struct Mapping {
 
 constexpr std::array kByReason{
     Mapping{"invalid_state", 409, "invalid_state", 0},
+    Mapping{"sandbox_paused", 409, "invalid_state", 0},
+    Mapping{"sandbox_stopped", 409, "invalid_state", 0},
     Mapping{"disk_full", 507, "insufficient_storage", 0},
     Mapping{"output_limit", 413, "output_limit", 0},
     Mapping{"too_large", 413, "too_large", 0},
+    Mapping{"path_exists", 409, "conflict", 0},
+    Mapping{"too_many_entries", 413, "too_large", 0},
     Mapping{"rate_limited", 429, "rate_limited", 30},
     Mapping{"db_unavailable", 503, "db_unavailable", 2},
     Mapping{"db_error", 500, "db_error", 0},
@@ -83,6 +87,8 @@ ApiError to_api_error(const Error& error) {
 Error from_agent(Error error) {
   switch (error.code()) {
     case Code::kUnavailable:
+      // A reason is the agent's own; without one it did not answer.
+      if (!error.reason().empty()) return error;
       return std::move(error).with_reason("host_unavailable");
     case Code::kUnknown:
     case Code::kInternal:

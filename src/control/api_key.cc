@@ -1,11 +1,10 @@
 #include "control/api_key.h"
 
-#include <sodium/crypto_hash_sha256.h>
-
 #include <algorithm>
 #include <array>
 
 #include "base/bytes.h"
+#include "net/digest.h"
 
 namespace wrenn::control {
 namespace {
@@ -26,12 +25,7 @@ bool looks_like_api_key(std::string_view text) {
                              [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
-std::string hash_api_key(std::string_view key) {
-  std::array<std::uint8_t, crypto_hash_sha256_BYTES> digest;
-  const std::string bytes(key);
-  crypto_hash_sha256(digest.data(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
-  return to_hex(digest);
-}
+std::string hash_api_key(std::string_view key) { return to_hex(net::sha256(key)); }
 
 std::string api_key_prefix(std::string_view key) { return std::string(key.substr(0, kShownChars)); }
 

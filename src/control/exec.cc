@@ -16,6 +16,7 @@ namespace rpc = hostagent::v1;
 
 // The agent ends a command at its timeout; this is for an agent that does not.
 constexpr Milliseconds kTimeoutSlack{2'000};
+constexpr std::size_t kShortTagBytes = sizeof("proc-") - 1 + 8;
 
 // What one command said; counts against the budget of all.
 class Output {
@@ -79,6 +80,10 @@ Result<rpc::ExecStreamRequest> parse_exec(const JsonInput& input, const std::str
   for (std::string& arg : TRY(input.texts("args", model::kMaxArgs, model::kMaxCommandBytes))) {
     request.add_args(std::move(arg));
   }
+  for (auto& [name, value] : TRY(input.text_map("envs", kMaxEnvs, model::kMaxCommandBytes))) {
+    (*request.mutable_envs())[name] = std::move(value);
+  }
+  request.set_cwd(TRY(input.text("cwd", model::kMaxPathBytes, "")));
   const std::int64_t timeout = TRY(input.integer("timeout_sec", 0, model::kMaxExecTimeoutSec, 0));
   request.set_timeout_sec(static_cast<std::int32_t>(timeout == 0 ? default_timeout_sec : timeout));
   return request;
@@ -87,8 +92,32 @@ Result<rpc::ExecStreamRequest> parse_exec(const JsonInput& input, const std::str
 Task<> HttpApi::exec(CallPtr call) {
   const JsonInput input = CO_TRY(co_await read_json(call));
   auto request = CO_TRY(parse_exec(input, call->sandbox_id, model::kDefaultExecTimeoutSec));
+  const bool background = CO_TRY(input.boolean("background", false));
+  std::string tag = CO_TRY(input.text("tag", model::kMaxNameBytes, ""));
+  if (!tag.empty()) CO_TRY(model::check_name("tag", tag));
   CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
   service_->note_activity(call->sandbox_id);
+  if (background) co_return co_await exec_background(call, std::move(request), std::move(tag));
+  co_return co_await exec_foreground(call, std::move(request));
+}
+
+Task<> HttpApi::exec_background(CallPtr call, rpc::ExecStreamRequest request, std::string tag) {
+  rpc::StartBackgroundRequest start;
+  start.set_sandbox_id(call->sandbox_id);
+  start.set_cmd(request.cmd());
+  *start.mutable_args() = std::move(*request.mutable_args());
+  *start.mutable_envs() = std::move(*request.mutable_envs());
+  start.set_cwd(std::move(*request.mutable_cwd()));
+  start.set_tag(tag.empty() ? random_id("proc-").substr(0, kShortTagBytes) : std::move(tag));
+  const auto started = CO_TRY(co_await agent_->start_background(std::move(start)));
+  const boost::json::object body{{"sandbox_id", call->sandbox_id},
+                                 {"cmd", request.cmd()},
+                                 {"pid", started.pid()},
+                                 {"tag", started.tag()}};
+  co_return co_await reply(call, 202, "application/json", boost::json::serialize(body));
+}
+
+Task<> HttpApi::exec_foreground(CallPtr call, rpc::ExecStreamRequest request) {
   const std::string cmd = request.cmd();
   const Milliseconds limit = std::chrono::seconds(request.timeout_sec()) + kTimeoutSlack;
   const auto started = std::chrono::steady_clock::now();

@@ -3,7 +3,7 @@
 #include "control/http_api.h"
 #include "control/json_socket.h"
 #include "control/limits.h"
-#include "control/text_stream.h"
+#include "control/process_events.h"
 
 namespace wrenn::control {
 namespace {
@@ -18,7 +18,7 @@ constexpr std::int32_t kStoppedExitCode = -1;
 class HttpApi::ExecSocket {
  public:
   ExecSocket(HttpApi* api, CallPtr call, JsonSocket* socket)
-      : api_(api), call_(std::move(call)), socket_(socket) {}
+      : api_(api), call_(std::move(call)), socket_(socket), sender_(socket) {}
 
   Task<> run() {
     const JsonInput frame = CO_TRY(co_await api_->first_frame(call_, socket_));
@@ -57,47 +57,14 @@ class HttpApi::ExecSocket {
   }
 
   Task<> pump(rpc::ExecStreamRequest request) {
-    auto events = CO_TRY(co_await api_->agent_->exec_stream(std::move(request)));
-    rpc::ExecStreamResponse event;
-    while (true) {
-      auto more = co_await events->receive(&event);
-      if (!more) co_return fail(from_agent(std::move(more).error()));
-      if (!*more) break;
-      if (event.has_start()) {
-        CO_TRY(co_await socket_->send({{"type", "start"}, {"pid", event.start().pid()}}));
-      } else if (event.has_data()) {
-        const bool err = event.data().has_stderr();
-        TextStream& text = err ? stderr_ : stdout_;
-        CO_TRY(co_await send_output(err, text.push(err ? event.data().stderr() : event.data().stdout())));
-      } else if (event.has_end()) {
-        co_return co_await send_exit(event.end());
-      }
-    }
-    co_return fail(from_agent(Error(Code::kInternal, "the command's stream ended without its exit code")));
-  }
-
-  // Closes here, while the listener still reads the client's answer to the close.
-  Task<> send_exit(rpc::ExecStreamEnd end) {
-    CO_TRY(co_await send_output(false, stdout_.finish()));
-    CO_TRY(co_await send_output(true, stderr_.finish()));
-    boost::json::object frame{{"type", "exit"}, {"exit_code", end.exit_code()}};
-    if (!end.error().empty()) frame["reason"] = end.error();
-    CO_TRY(co_await socket_->send(std::move(frame)));
-    co_return co_await socket_->close();
-  }
-
-  Task<> send_output(bool err, std::optional<TextStream::Piece> piece) {
-    if (!piece) co_return Result<>{};
-    boost::json::object frame{{"type", err ? "stderr" : "stdout"}, {"data", std::move(piece->data)}};
-    if (piece->base64) frame["encoding"] = "base64";
-    co_return co_await socket_->send(std::move(frame));
+    const auto events = CO_TRY(co_await api_->agent_->exec_stream(std::move(request)));
+    co_return co_await sender_.run(events.get());
   }
 
   HttpApi* api_;
   CallPtr call_;
   JsonSocket* socket_;
-  TextStream stdout_;
-  TextStream stderr_;
+  ProcessEventSender sender_;
   bool stopped_ = false;
 };
 

@@ -32,18 +32,31 @@ std::string canonical_path(std::string path) {
   return path;
 }
 
-// Matches "/v1/sandboxes/{id}/exec"; `id` gets what stands for {id}.
-bool matches(std::string_view pattern, std::string_view path, std::string* id) {
-  const std::size_t open = pattern.find("{id}");
-  if (open == std::string_view::npos) return pattern == path;
-  if (!path.starts_with(pattern.substr(0, open))) return false;
-  path.remove_prefix(open);
-  const std::size_t end = path.find('/');
-  const std::string_view value = path.substr(0, end);
-  const std::string_view rest = end == std::string_view::npos ? std::string_view() : path.substr(end);
-  if (rest != pattern.substr(open + 4) || value.empty()) return false;
-  *id = value;
-  return true;
+struct PathValues {
+  std::string id;
+  std::string selector;
+};
+
+std::string_view next_segment(std::string_view* path) {
+  const std::string_view segment = path->substr(0, path->find('/'));
+  path->remove_prefix(std::min(segment.size() + 1, path->size()));
+  return segment;
+}
+
+// Matches "/v1/sandboxes/{id}/exec", and takes the values of what stands in braces.
+bool matches(std::string_view pattern, std::string_view path, PathValues* values) {
+  if (std::ranges::count(pattern, '/') != std::ranges::count(path, '/')) return false;
+  while (!pattern.empty()) {
+    const std::string_view wanted = next_segment(&pattern);
+    const std::string_view given = next_segment(&path);
+    if (!wanted.starts_with('{')) {
+      if (wanted != given) return false;
+      continue;
+    }
+    if (given.empty()) return false;
+    (wanted == "{id}" ? values->id : values->selector) = given;
+  }
+  return path.empty();
 }
 
 // The client's id if it is a sane one, else a new one.
@@ -75,6 +88,11 @@ std::span<const HttpApi::Route> HttpApi::table() {
       Route{"POST", "/v1/sandboxes/{id}/exec", Access::kKey, &HttpApi::exec},
       Route{"GET", "/v1/sandboxes/{id}/exec/stream", Access::kSocket, &HttpApi::exec_stream},
       Route{"GET", "/v1/sandboxes/{id}/pty", Access::kSocket, &HttpApi::pty},
+      Route{"GET", "/v1/sandboxes/{id}/processes", Access::kKey, &HttpApi::list_processes},
+      Route{"DELETE", "/v1/sandboxes/{id}/processes/{selector}", Access::kKey, &HttpApi::kill_process},
+      Route{"GET", "/v1/sandboxes/{id}/processes/{selector}/stream", Access::kSocket,
+            &HttpApi::process_stream},
+      Route{"GET", "/v1/sandboxes/{id}/metrics", Access::kKey, &HttpApi::metrics},
       Route{"POST", "/v1/sandboxes/{id}/ping", Access::kKey, &HttpApi::ping},
       Route{"POST", "/v1/sandboxes/{id}/pause", Access::kKey, &HttpApi::pause},
       Route{"POST", "/v1/sandboxes/{id}/resume", Access::kKey, &HttpApi::resume},
@@ -82,6 +100,9 @@ std::span<const HttpApi::Route> HttpApi::table() {
       Route{"POST", "/v1/sandboxes/{id}/files/read", Access::kKey, &HttpApi::read_file},
       Route{"POST", "/v1/sandboxes/{id}/files/stream/write", Access::kKey, &HttpApi::write_file_stream},
       Route{"POST", "/v1/sandboxes/{id}/files/stream/read", Access::kKey, &HttpApi::read_file},
+      Route{"POST", "/v1/sandboxes/{id}/files/list", Access::kKey, &HttpApi::list_files},
+      Route{"POST", "/v1/sandboxes/{id}/files/mkdir", Access::kKey, &HttpApi::make_dir},
+      Route{"POST", "/v1/sandboxes/{id}/files/remove", Access::kKey, &HttpApi::remove_path},
   };
   return kRoutes;
 }
@@ -116,11 +137,12 @@ Task<> HttpApi::dispatch(CallPtr call) {
   const Route* found = nullptr;
   std::string allowed;
   for (const Route& route : table()) {
-    std::string id;
-    if (!matches(route.pattern, path, &id)) continue;
+    PathValues values;
+    if (!matches(route.pattern, path, &values)) continue;
     if (route.method == head.method) {
       found = &route;
-      call->sandbox_id = std::move(id);
+      call->sandbox_id = std::move(values.id);
+      call->selector = std::move(values.selector);
       break;
     }
     allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);

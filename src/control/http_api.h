@@ -37,7 +37,8 @@ class HttpApi {
     std::string peer;
     Principal principal;
     std::string sandbox_id;
-    std::string allow;  // for 405
+    std::string selector;  // a process: its pid, or its tag
+    std::string allow;     // for 405
     bool body_read = false;
     bool upgraded = false;
   };
@@ -51,6 +52,7 @@ class HttpApi {
     Handler handler;
   };
   class ExecSocket;
+  class ProcessSocket;
   class PtySocket;
   class FileUpload;
 
@@ -64,6 +66,8 @@ class HttpApi {
   Task<JsonInput> read_json(CallPtr call);
   // Upgrades, once the key in the header, if there is one, has been checked.
   Task<JsonSocket> open_socket(CallPtr call);
+  // By a frame, if the header did not; then checks that the sandbox runs.
+  Task<> authenticate(CallPtr call, JsonSocket* socket);
   // The frame after authentication, of a sandbox that runs.
   Task<JsonInput> first_frame(CallPtr call, JsonSocket* socket);
   // Tells the client what went wrong, if something did.
@@ -81,7 +85,16 @@ class HttpApi {
   Task<> pause(CallPtr call);
   Task<> resume(CallPtr call);
   Task<> exec(CallPtr call);
+  Task<> exec_foreground(CallPtr call, hostagent::v1::ExecStreamRequest request);
+  Task<> exec_background(CallPtr call, hostagent::v1::ExecStreamRequest request, std::string tag);
   Task<> exec_stream(CallPtr call);
+  Task<> list_processes(CallPtr call);
+  Task<> kill_process(CallPtr call);
+  Task<> process_stream(CallPtr call);
+  Task<> metrics(CallPtr call);
+  Task<> list_files(CallPtr call);
+  Task<> make_dir(CallPtr call);
+  Task<> remove_path(CallPtr call);
   Task<> pty(CallPtr call);
   Task<> write_file(CallPtr call);
   Task<> write_file_stream(CallPtr call);

@@ -48,6 +48,14 @@ Result<std::int64_t> JsonInput::integer(std::string_view field, std::int64_t low
   return number;
 }
 
+Result<bool> JsonInput::boolean(std::string_view field, bool fallback) const {
+  const boost::json::value* value = find(field);
+  if (value == nullptr) return fallback;
+  if (!value->is_bool())
+    return bad_request(std::string(field), fmt::format("{} must be true or false", field));
+  return value->get_bool();
+}
+
 Result<std::string> JsonInput::text(std::string_view field, std::size_t max_bytes,
                                     std::optional<std::string> fallback) const {
   const boost::json::value* value = find(field);

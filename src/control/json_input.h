@@ -21,6 +21,7 @@ class JsonInput {
 
   Result<std::int64_t> integer(std::string_view field, std::int64_t low, std::int64_t high,
                                std::int64_t fallback) const;
+  Result<bool> boolean(std::string_view field, bool fallback) const;
   // `fallback` unset: the field is required.
   Result<std::string> text(std::string_view field, std::size_t max_bytes,
                            std::optional<std::string> fallback = std::nullopt) const;

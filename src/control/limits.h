@@ -8,6 +8,8 @@
 namespace wrenn::control {
 
 inline constexpr std::size_t kMaxJsonBytes = 1024 * 1024;
+inline constexpr std::size_t kMaxEnvs = 256;
+inline constexpr std::int64_t kMaxListDepth = 64;
 inline constexpr std::size_t kMaxFrameTypeBytes = 64;  // of a WebSocket frame
 inline constexpr std::size_t kMaxJsonDepth = 32;
 inline constexpr std::uint64_t kMaxBufferedFileBytes =
@@ -28,6 +30,7 @@ inline constexpr std::uint64_t kMaxDrainBytes = 256ULL * 1024 * 1024;  // read o
 
 inline constexpr Milliseconds kTransitionDeadline{300'000};
 inline constexpr Milliseconds kAgentCallDeadline{15'000};
+inline constexpr Milliseconds kAgentFilesDeadline{60'000};  // large trees
 inline constexpr Milliseconds kBodyReadDeadline{60'000};    // between two pieces of a client's body
 inline constexpr Milliseconds kBodyWriteDeadline{120'000};  // a client that stopped reading
 inline constexpr Milliseconds kAgentDataDeadline{120'000};

@@ -36,7 +36,7 @@ Task<JsonSocket> HttpApi::open_socket(CallPtr call) {
   co_return JsonSocket(std::move(socket));
 }
 
-Task<JsonInput> HttpApi::first_frame(CallPtr call, JsonSocket* socket) {
+Task<> HttpApi::authenticate(CallPtr call, JsonSocket* socket) {
   if (call->principal.team_id.empty()) {
     const JsonInput frame = CO_TRY(co_await socket->receive_within(kSocketAuthDeadline, "authentication"));
     const std::string type = CO_TRY(frame.text("type", kMaxFrameTypeBytes));
@@ -46,6 +46,12 @@ Task<JsonInput> HttpApi::first_frame(CallPtr call, JsonSocket* socket) {
     std::string token = CO_TRY(frame.text("token", kMaxTokenBytes));
     call->principal = CO_TRY(co_await auth_->check(std::move(token), call->peer));
   }
+  CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
+  co_return Result<>{};
+}
+
+Task<JsonInput> HttpApi::first_frame(CallPtr call, JsonSocket* socket) {
+  CO_TRY(co_await authenticate(call, socket));
   while (true) {
     JsonInput frame = CO_TRY(co_await socket->receive_within(kSocketStartDeadline, "the first frame"));
     // A client that sent its key as a header may send the auth frame as well.

@@ -1,12 +1,11 @@
 #include "envd/signature.h"
 
 #include <fmt/format.h>
-#include <sodium/crypto_hash_sha256.h>
 
-#include <array>
 #include <charconv>
 
 #include "base/bytes.h"
+#include "net/digest.h"
 
 namespace wrenn::envd {
 
@@ -14,8 +13,7 @@ std::string file_signature(std::string_view path, std::string_view operation, st
                            std::string_view token, std::string_view expiry) {
   std::string text = fmt::format("{}:{}:{}:{}", path, operation, user, token);
   if (!expiry.empty()) text += fmt::format(":{}", expiry);
-  std::array<unsigned char, crypto_hash_sha256_BYTES> digest{};
-  crypto_hash_sha256(digest.data(), reinterpret_cast<const unsigned char*>(text.data()), text.size());
+  const auto digest = net::sha256(text);
   std::string encoded = to_base64({reinterpret_cast<const char*>(digest.data()), digest.size()});
   while (encoded.ends_with('=')) encoded.pop_back();
   return "v1_" + encoded;

@@ -14,7 +14,6 @@ namespace {
 using testing::Contains;
 using testing::ElementsAre;
 using testing::IsSupersetOf;
-using testing::Not;
 
 // "CREATE name" for each event within a moment.
 Task<std::vector<std::string>> gather(Watcher* watcher, asio::thread_pool* pool, bool entries = false) {

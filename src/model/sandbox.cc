@@ -140,6 +140,38 @@ Result<> check_path(std::string_view field, std::string_view path) {
   return {};
 }
 
+namespace {
+
+struct RangeName {
+  MetricRange range;
+  std::string_view name;
+  seconds span;
+};
+
+constexpr RangeName kRanges[] = {
+    {MetricRange::k5m, "5m", std::chrono::minutes(5)},  {MetricRange::k10m, "10m", std::chrono::minutes(10)},
+    {MetricRange::k1h, "1h", std::chrono::hours(1)},    {MetricRange::k2h, "2h", std::chrono::hours(2)},
+    {MetricRange::k6h, "6h", std::chrono::hours(6)},    {MetricRange::k12h, "12h", std::chrono::hours(12)},
+    {MetricRange::k24h, "24h", std::chrono::hours(24)},
+};
+
+}  // namespace
+
+seconds metric_span(MetricRange range) {
+  for (const RangeName& each : kRanges) {
+    if (each.range == range) return each.span;
+  }
+  return seconds(0);
+}
+
+Result<MetricRange> parse_metric_range(std::string_view text) {
+  for (const RangeName& each : kRanges) {
+    if (each.name == text) return each.range;
+  }
+  return fail(
+      Error(Code::kInvalidArgument, "range must be 5m, 10m, 1h, 2h, 6h, 12h or 24h").with_field("range"));
+}
+
 bool is_sandbox_id(std::string_view id) {
   return !id.empty() && id.size() <= kMaxNameBytes &&
          std::ranges::all_of(id, [](char c) { return is_alnum(c) || c == '-' || c == '_'; });

@@ -53,6 +53,12 @@ Result<> check_timeout_sec(std::int64_t value);
 Result<> check_name(std::string_view field, std::string_view name);
 // 1..kMaxPathBytes bytes without NUL.
 Result<> check_path(std::string_view field, std::string_view path);
+// How far back metrics go; 0.5 s, 30 s and 5 min apart.
+enum class MetricRange : std::uint8_t { k5m, k10m, k1h, k2h, k6h, k12h, k24h };
+seconds metric_span(MetricRange range);
+// "5m", "10m", "1h", "2h", "6h", "12h" or "24h".
+Result<MetricRange> parse_metric_range(std::string_view text);
+
 // True for an id that could be a sandbox's: letters, digits, '-' and '_', at most 64.
 bool is_sandbox_id(std::string_view id);
 

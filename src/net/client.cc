@@ -2,6 +2,7 @@
 #include <unordered_map>
 
 #include "base/bytes.h"
+#include "net/byte_stream.h"
 #include "net/connection.h"
 #include "net/http.h"
 #include "net/limits.h"
@@ -141,6 +142,26 @@ class Request : public ClientRequest {
     co_return fail(Code::kUnavailable, "too many interim responses");
   }
 
+  // 101 hands the connection over.
+  Task<UpgradeAnswer> receive_upgrade() {
+    for (int interim = 0; interim < kMaxInterimResponses; ++interim) {
+      auto parser = std::make_unique<Parser>(Parser::Role::kResponse, kMaxResponseHeaderBytes, false);
+      CO_TRY(co_await read_head(parser.get()));
+      ParsedHead head = parser->take_head();
+      UpgradeAnswer answer;
+      if (head.status == 101) {
+        answer.head = {.status = 101, .headers = std::move(head.headers)};
+        answer.stream = std::make_unique<ConnectionStream>(std::move(transfer_->connection));
+        co_return answer;
+      }
+      if (head.status >= 100 && head.status < 200) continue;
+      answer.response = std::make_unique<Response>(transfer_, std::move(head), std::move(parser));
+      answer.head = answer.response->head();
+      co_return answer;
+    }
+    co_return fail(Code::kUnavailable, "too many interim responses");
+  }
+
   bool response_begun() const { return begun_; }
 
  private:
@@ -198,10 +219,10 @@ Task<Stream> HttpClient::State::connect(Endpoint endpoint) {
   };
   auto stream = co_await async::with_timeout(open(this, endpoint), options.connect_timeout,
                                              "connecting to " + endpoint.to_string());
-  if (!stream && stream.error().code() == Code::kDeadlineExceeded) {
-    co_return fail(Code::kUnavailable, stream.error().message());
-  }
-  co_return stream;
+  if (stream) co_return stream;
+  const Code code = stream.error().code();
+  if (code != Code::kDeadlineExceeded && code != Code::kUnavailable) co_return stream;
+  co_return fail(Error(Code::kUnavailable, stream.error().message()).with_reason("connect_failed"));
 }
 
 Task<std::unique_ptr<Request>> HttpClient::State::begin(Endpoint endpoint, RequestHead head, std::string body,
@@ -274,6 +295,13 @@ Task<std::unique_ptr<WebSocket>> HttpClient::websocket(Endpoint endpoint, Reques
   const std::string host = host_header(endpoint);
   Stream stream = CO_TRY(co_await state->connect(std::move(endpoint)));
   co_return co_await connect_websocket_stream(std::move(stream), host, std::move(head));
+}
+
+Task<UpgradeAnswer> HttpClient::upgrade(Endpoint endpoint, RequestHead head) {
+  const auto state = state_;
+  const auto request =
+      CO_TRY(co_await state->begin(std::move(endpoint), std::move(head), "", false, false));
+  co_return co_await request->receive_upgrade();
 }
 
 void HttpClient::drop_idle(const Endpoint& endpoint) { state_->pool->idle.erase(endpoint.to_string()); }

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "base/bytes.h"
+#include "net/byte_stream.h"
 #include "net/websocket_stream.h"
 
 namespace wrenn::net {
@@ -15,6 +16,8 @@ std::string_view reason_phrase(int status) {
   switch (status) {
     case 100:
       return "Continue";
+    case 101:
+      return "Switching Protocols";
     case 200:
       return "OK";
     case 201:
@@ -131,6 +134,15 @@ Task<std::unique_ptr<WebSocket>> ServerExchange::accept_websocket() {
   // Once the stream has changed hands this connection is over, whatever came of the handshake.
   if (!connection_->stream.is_open()) phase_ = Phase::kUpgraded;
   co_return socket;
+}
+
+Task<std::unique_ptr<ByteStream>> ServerExchange::switch_protocols(Headers headers) {
+  if (started()) co_return fail(Code::kInternal, "the response has already started");
+  if (!headers_are_safe(headers)) co_return fail(Code::kInternal, "a response header would break its line");
+  phase_ = Phase::kUpgraded;
+  const std::string text = response_head(101, headers, false);
+  CO_TRY(co_await connection_->stream.write({asio::buffer(text)}));
+  co_return std::make_unique<ConnectionStream>(connection_);
 }
 
 Task<> ServerExchange::wait_disconnect() {

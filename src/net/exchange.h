@@ -23,6 +23,7 @@ class ServerExchange : public Exchange {
   Task<> finish() override;
   bool started() const override { return phase_ != Phase::kWaiting; }
   Task<std::unique_ptr<WebSocket>> accept_websocket() override;
+  Task<std::unique_ptr<ByteStream>> switch_protocols(Headers headers) override;
   Task<> wait_disconnect() override;
 
   // After the handler returned: answers what it left open. True if the connection can serve again.

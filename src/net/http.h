@@ -72,6 +72,14 @@ class BodyReader {
 // Reads to the end; kResourceExhausted with reason "too_large" once more than `limit` bytes came.
 Task<std::string> read_all(BodyReader* body, std::size_t limit);
 
+// A connection that an upgrade turned into plain bytes both ways. One reader and one writer at a time.
+class ByteStream : public BodyReader {
+ public:
+  virtual Task<> write(std::string bytes) = 0;
+  // Tells the peer that no more comes; reading goes on.
+  virtual void shutdown_send() = 0;
+};
+
 // One request on a server connection. The handler answers by respond(), or by start() + write()* + finish(),
 // or takes the connection over by accept_websocket(). A handler that returns an error before answering gets
 // a plain 500; after start() the connection is cut, so a client never takes a half body for a whole one.
@@ -88,6 +96,8 @@ class Exchange : public BodyReader {
   virtual bool started() const = 0;
   // Completes the upgrade; kInvalidArgument if the request is none.
   virtual Task<std::unique_ptr<WebSocket>> accept_websocket() = 0;
+  // Answers 101 with these headers and takes the connection over.
+  virtual Task<std::unique_ptr<ByteStream>> switch_protocols(Headers headers) = 0;
   // Waits until the client goes away (returns ok) or the caller is cancelled; must not run beside read().
   // For handlers that must stop when their client left.
   virtual Task<> wait_disconnect() = 0;
@@ -147,6 +157,13 @@ class ClientRequest {
   virtual Task<std::unique_ptr<ClientResponse>> receive() = 0;
 };
 
+// What became of a request to upgrade: a stream if head.status is 101, else an ordinary response.
+struct UpgradeAnswer {
+  ResponseHead head;
+  std::unique_ptr<ByteStream> stream;
+  std::unique_ptr<ClientResponse> response;
+};
+
 struct ClientOptions {
   std::size_t max_idle_per_endpoint = 32;
   Milliseconds connect_timeout{5'000};
@@ -154,7 +171,8 @@ struct ClientOptions {
   std::shared_ptr<TlsContext> tls;  // by client_tls; unset: https:// endpoints are kInvalidArgument
 };
 
-// Keep-alive connections by endpoint. A request on a reused connection that fails before any byte of the
+// Keep-alive connections by endpoint. A connection that cannot be made is kUnavailable with reason
+// "connect_failed". A request on a reused connection that fails before any byte of the
 // response came is retried once on a new one if the request has no body or an idempotent method.
 class HttpClient {
  public:
@@ -167,6 +185,8 @@ class HttpClient {
   // Whole request in, response head out, body streamed.
   Task<std::unique_ptr<ClientResponse>> send(Endpoint endpoint, RequestHead head, std::string body);
   Task<std::unique_ptr<WebSocket>> websocket(Endpoint endpoint, RequestHead head);
+  // Sends a request with Connection: Upgrade as it is, without a body.
+  Task<UpgradeAnswer> upgrade(Endpoint endpoint, RequestHead head);
   // Closes idle connections (after a VM behind an address is gone).
   void drop_idle(const Endpoint& endpoint);
 

@@ -54,6 +54,7 @@ net::Endpoint guest_endpoint(std::string host_ip) {
 connect::ClientOptions connect_options(const std::string& token) {
   connect::ClientOptions options;
   options.headers = token_headers(token);
+  options.max_message_bytes = kMaxGuestMessageBytes;
   return options;
 }
 
@@ -114,9 +115,21 @@ Task<std::optional<process::ProcessEvent>> GuestProcess::next() {
   co_return std::optional<process::ProcessEvent>(std::move(*response.mutable_event()));
 }
 
+namespace {
+
+Task<> kill_pid(GuestClient* guest, std::uint32_t pid) {
+  process::ProcessSelector selector;
+  selector.set_pid(pid);
+  auto killed = co_await guest->signal(std::move(selector), process::SIGNAL_SIGKILL);
+  if (!killed && killed.error().code() != Code::kNotFound) co_return killed;
+  co_return Result<>{};
+}
+
+}  // namespace
+
 Task<> GuestProcess::kill() {
   if (ended_ || pid_ == 0) co_return Result<>{};
-  co_return co_await async::with_timeout(guest_->signal_kill(pid_), kKillProcessLimit, "killing the process");
+  co_return co_await async::with_timeout(kill_pid(guest_, pid_), kKillProcessLimit, "killing the process");
 }
 
 // ---- files
@@ -230,17 +243,27 @@ Task<> GuestClient::quiesce(Milliseconds limit) {
   co_return Result<>{};
 }
 
-Task<std::unique_ptr<GuestProcess>> GuestClient::start(ExecSpec spec) {
-  process::StartRequest request;
-  request.mutable_process()->set_cmd(std::move(spec.cmd));
-  for (auto& arg : spec.args) request.mutable_process()->add_args(std::move(arg));
-  request.set_stdin(false);
-  connect::CallOptions options;
-  options.timeout = spec.limit;
-  auto call = CO_TRY(co_await connect_.stream("/process.Process/Start", std::move(options)));
-  CO_TRY(co_await call->send(&request));
+Task<std::unique_ptr<GuestProcess>> GuestClient::open(std::string procedure,
+                                                      std::unique_ptr<connect::Message> request,
+                                                      connect::CallOptions options) {
+  auto call = CO_TRY(co_await connect_.stream("/process.Process/" + procedure, std::move(options)));
+  CO_TRY(co_await call->send(request.get()));
   CO_TRY(co_await call->finish_sending());
   co_return std::unique_ptr<GuestProcess>(new GuestProcess(this, std::move(call)));
+}
+
+Task<std::unique_ptr<GuestProcess>> GuestClient::start(ExecSpec spec) {
+  auto request = std::make_unique<process::StartRequest>();
+  process::ProcessConfig* config = request->mutable_process();
+  config->set_cmd(std::move(spec.cmd));
+  for (auto& arg : spec.args) config->add_args(std::move(arg));
+  for (auto& [name, value] : spec.envs) (*config->mutable_envs())[name] = std::move(value);
+  if (!spec.cwd.empty()) config->set_cwd(std::move(spec.cwd));
+  if (!spec.tag.empty()) request->set_tag(std::move(spec.tag));
+  request->set_stdin(false);
+  connect::CallOptions options;
+  options.timeout = spec.limit;
+  co_return co_await open("Start", std::move(request), std::move(options));
 }
 
 namespace {
@@ -277,13 +300,53 @@ Task<ExecOutput> GuestClient::exec(ExecSpec spec, std::shared_ptr<bool> keep_on_
   }
 }
 
-Task<> GuestClient::signal_kill(std::uint32_t pid) {
+Task<std::vector<process::ProcessInfo>> GuestClient::processes() {
+  auto response =
+      CO_TRY(co_await connect_.unary<process::ListResponse>("/process.Process/List", process::ListRequest()));
+  co_return std::vector<process::ProcessInfo>(response.processes().begin(), response.processes().end());
+}
+
+Task<std::unique_ptr<GuestProcess>> GuestClient::connect(process::ProcessSelector selector) {
+  // Its events are those of Start under the same number, so one reader serves both.
+  auto request = std::make_unique<process::ConnectRequest>();
+  *request->mutable_process() = std::move(selector);
+  co_return co_await open("Connect", std::move(request), {});
+}
+
+Task<> GuestClient::signal(process::ProcessSelector selector, process::Signal signal) {
   process::SendSignalRequest request;
-  request.mutable_process()->set_pid(pid);
-  request.set_signal(process::SIGNAL_SIGKILL);
-  auto answer =
-      co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal", std::move(request));
-  if (!answer && answer.error().code() != Code::kNotFound) co_return fail(std::move(answer).error());
+  *request.mutable_process() = std::move(selector);
+  request.set_signal(signal);
+  connect::CallOptions options;
+  options.timeout = kGuestCallLimit;
+  CO_TRY(co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal",
+                                                              std::move(request), std::move(options)));
+  co_return Result<>{};
+}
+
+// ---- folders
+
+Task<filesystem::ListDirResponse> GuestClient::list_dir(std::string path, std::uint32_t depth) {
+  filesystem::ListDirRequest request;
+  request.set_path(std::move(path));
+  request.set_depth(depth);
+  co_return co_await connect_.unary<filesystem::ListDirResponse>("/filesystem.Filesystem/ListDir",
+                                                                 std::move(request));
+}
+
+Task<filesystem::EntryInfo> GuestClient::make_dir(std::string path) {
+  filesystem::MakeDirRequest request;
+  request.set_path(std::move(path));
+  auto response = CO_TRY(co_await connect_.unary<filesystem::MakeDirResponse>(
+      "/filesystem.Filesystem/MakeDir", std::move(request)));
+  co_return std::move(*response.mutable_entry());
+}
+
+Task<> GuestClient::remove(std::string path) {
+  filesystem::RemoveRequest request;
+  request.set_path(std::move(path));
+  CO_TRY(co_await connect_.unary<filesystem::RemoveResponse>("/filesystem.Filesystem/Remove",
+                                                             std::move(request)));
   co_return Result<>{};
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "connect/connect.h"
+#include "filesystem/filesystem.pb.h"
 #include "net/http.h"
 #include "process/process.pb.h"
 
@@ -17,6 +18,9 @@ namespace wrenn::sandbox {
 struct ExecSpec {
   std::string cmd;
   std::vector<std::string> args;
+  std::vector<std::pair<std::string, std::string>> envs;
+  std::string cwd;                    // empty: the user's home
+  std::string tag;                    // empty: none
   std::optional<Milliseconds> limit;  // the process is killed after it
 };
 
@@ -91,6 +95,15 @@ class GuestClient {
   // "output_limit". On cancel the process is killed unless `*keep_on_cancel` is true by then.
   Task<ExecOutput> exec(ExecSpec spec, std::shared_ptr<bool> keep_on_cancel);
 
+  // Any process of the API. connect() shows one from now on, or start and end of one that ended lately.
+  Task<std::vector<process::ProcessInfo>> processes();
+  Task<std::unique_ptr<GuestProcess>> connect(process::ProcessSelector selector);
+  Task<> signal(process::ProcessSelector selector, process::Signal signal);
+
+  Task<filesystem::ListDirResponse> list_dir(std::string path, std::uint32_t depth);
+  Task<filesystem::EntryInfo> make_dir(std::string path);
+  Task<> remove(std::string path);
+
   // Terminals. attach() shows one from now on; kNotFound when it has ended.
   Task<std::unique_ptr<GuestProcess>> start_pty(PtySpec spec);
   Task<std::unique_ptr<GuestProcess>> attach_pty(std::string tag);
@@ -106,7 +119,8 @@ class GuestClient {
   friend class GuestProcess;
   net::RequestHead head(std::string method, std::string target) const;
   Task<net::Headers> simple(std::string method, std::string target, std::string body);
-  Task<> signal_kill(std::uint32_t pid);
+  Task<std::unique_ptr<GuestProcess>> open(std::string procedure, std::unique_ptr<connect::Message> request,
+                                           connect::CallOptions options);
 
   std::shared_ptr<net::HttpClient> http_;
   net::Endpoint endpoint_;

@@ -6,8 +6,6 @@
 namespace wrenn::sandbox {
 namespace {
 
-constexpr Milliseconds kPtyCallLimit{5'000};
-
 process::PTY pty_of(std::uint32_t cols, std::uint32_t rows) {
   process::PTY pty;
   pty.mutable_size()->set_cols(cols);
@@ -15,45 +13,44 @@ process::PTY pty_of(std::uint32_t cols, std::uint32_t rows) {
   return pty;
 }
 
+process::ProcessSelector tagged(std::string tag) {
+  process::ProcessSelector selector;
+  selector.set_tag(std::move(tag));
+  return selector;
+}
+
 template <class Request>
-Request request_for(const std::string& tag) {
+Request request_for(std::string tag) {
   Request request;
-  request.mutable_process()->set_tag(tag);
+  *request.mutable_process() = tagged(std::move(tag));
   return request;
 }
 
 connect::CallOptions within_limit() {
   connect::CallOptions options;
-  options.timeout = kPtyCallLimit;
+  options.timeout = kGuestCallLimit;
   return options;
 }
 
 }  // namespace
 
 Task<std::unique_ptr<GuestProcess>> GuestClient::start_pty(PtySpec spec) {
-  process::StartRequest request;
-  request.mutable_process()->set_cmd(std::move(spec.cmd));
-  for (auto& arg : spec.args) request.mutable_process()->add_args(std::move(arg));
-  for (auto& [name, value] : spec.envs) (*request.mutable_process()->mutable_envs())[name] = std::move(value);
-  if (!spec.cwd.empty()) request.mutable_process()->set_cwd(std::move(spec.cwd));
-  *request.mutable_pty() = pty_of(spec.cols, spec.rows);
-  request.set_tag(std::move(spec.tag));
+  auto request = std::make_unique<process::StartRequest>();
+  process::ProcessConfig* config = request->mutable_process();
+  config->set_cmd(std::move(spec.cmd));
+  for (auto& arg : spec.args) config->add_args(std::move(arg));
+  for (auto& [name, value] : spec.envs) (*config->mutable_envs())[name] = std::move(value);
+  if (!spec.cwd.empty()) config->set_cwd(std::move(spec.cwd));
+  *request->mutable_pty() = pty_of(spec.cols, spec.rows);
+  request->set_tag(std::move(spec.tag));
   connect::CallOptions options;
   // envd takes the Unix user from here; the token in its own header is what admits us.
   if (!spec.user.empty()) options.headers.set("Authorization", "Basic " + to_base64(spec.user + ":"));
-  auto call = CO_TRY(co_await connect_.stream("/process.Process/Start", std::move(options)));
-  CO_TRY(co_await call->send(&request));
-  CO_TRY(co_await call->finish_sending());
-  co_return std::unique_ptr<GuestProcess>(new GuestProcess(this, std::move(call)));
+  co_return co_await open("Start", std::move(request), std::move(options));
 }
 
 Task<std::unique_ptr<GuestProcess>> GuestClient::attach_pty(std::string tag) {
-  // Its events are those of Start under the same number, so one reader serves both.
-  const auto request = request_for<process::ConnectRequest>(tag);
-  auto call = CO_TRY(co_await connect_.stream("/process.Process/Connect"));
-  CO_TRY(co_await call->send(&request));
-  CO_TRY(co_await call->finish_sending());
-  co_return std::unique_ptr<GuestProcess>(new GuestProcess(this, std::move(call)));
+  co_return co_await connect(tagged(std::move(tag)));
 }
 
 Task<> GuestClient::pty_input(std::string tag, std::string bytes) {
@@ -73,11 +70,7 @@ Task<> GuestClient::pty_resize(std::string tag, std::uint32_t cols, std::uint32_
 }
 
 Task<> GuestClient::pty_kill(std::string tag) {
-  auto request = request_for<process::SendSignalRequest>(tag);
-  request.set_signal(process::SIGNAL_SIGKILL);
-  CO_TRY(co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal",
-                                                              std::move(request), within_limit()));
-  co_return Result<>{};
+  co_return co_await signal(tagged(std::move(tag)), process::SIGNAL_SIGKILL);
 }
 
 }  // namespace wrenn::sandbox

@@ -21,6 +21,9 @@ inline constexpr std::size_t kFileChunkBytes = 64 * 1024;
 inline constexpr std::size_t kMaxUploadChunkBytes = kMiB;
 inline constexpr std::size_t kMaxEnvdAnswerBytes = 64 * 1024;
 
+// Of one message of a guest: a listing of the most entries that it gives.
+inline constexpr std::size_t kMaxGuestMessageBytes = 32 * kMiB;
+
 inline constexpr std::uint16_t kEnvdPort = 49983;
 
 inline constexpr Milliseconds kReapTick{2'000};
@@ -38,6 +41,14 @@ inline constexpr Milliseconds kClockGoal{40};
 inline constexpr int kInitRounds = 4;
 inline constexpr Milliseconds kQuiesceLimit{5'000};
 inline constexpr Milliseconds kKillProcessLimit{2'000};
+inline constexpr Milliseconds kGuestCallLimit{5'000};
+// Samples of what a sandbox uses: fine ones for 10 minutes, averages for 2 hours and for a day.
+inline constexpr Milliseconds kSamplePeriod{500};
+inline constexpr std::size_t kFineSamples = 1200;
+inline constexpr std::size_t kSamplesPerMiddle = 60;  // 30 s
+inline constexpr std::size_t kMiddleSamples = 240;
+inline constexpr std::size_t kMiddlesPerCoarse = 10;  // 5 min
+inline constexpr std::size_t kCoarseSamples = 288;
 inline constexpr Milliseconds kTransitionWait{10'000};
 inline constexpr Milliseconds kWarmUpLimit{30'000};
 

@@ -168,6 +168,17 @@ Task<> Manager::acknowledge_auto_paused(std::vector<std::string> ids) {
   co_return Result<>{};
 }
 
+Task<> Manager::measure() {
+  while (true) {
+    for (const auto& sandbox : list()) {
+      // A VM that has just ended has nothing to tell.
+      const Result<> sampled = co_await sandbox->sample();
+      if (!sampled && sampled.error().code() == Code::kCanceled) co_return sampled;
+    }
+    CO_TRY(co_await async::sleep_for(kSamplePeriod));
+  }
+}
+
 // ---- the reaper
 
 Task<> Manager::reap() {

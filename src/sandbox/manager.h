@@ -35,6 +35,8 @@ class Manager {
   Task<> stop();
   // Pauses idle sandboxes until cancelled; returns when the pauses it began are done.
   Task<> reap();
+  // Samples what sandboxes use until cancelled.
+  Task<> measure();
   // Makes the default template's snapshot for the default shape if there is none.
   Task<> prepare(TemplateStore::Progress progress);
 

@@ -1,5 +1,7 @@
 #include "sandbox/sandbox.h"
 
+#include <sys/stat.h>
+
 #include "base/log.h"
 #include "sandbox/limits.h"
 #include "sys/file.h"
@@ -105,6 +107,32 @@ Task<> Sandbox::acknowledge_auto_pause() {
   if (gone_ || !record_.auto_paused) co_return Result<>{};
   record_.auto_paused = false;
   co_return co_await async::shielded(write_journal(record_.phase, Durability::kDurable));
+}
+
+// ---- metrics
+
+namespace {
+
+Result<std::int64_t> occupied_bytes(const std::string& path) {
+  constexpr std::int64_t kBlockBytes = 512;  // of st_blocks, whatever the filesystem's are
+  struct stat info{};
+  if (::stat(path.c_str(), &info) != 0) return fail_errno(path);
+  return info.st_blocks * kBlockBytes;
+}
+
+}  // namespace
+
+Task<> Sandbox::sample() {
+  if (status_ != HostStatus::kRunning) {
+    metrics_.restart();
+    co_return Result<>{};
+  }
+  const auto vm = machine_.vm;
+  const vmm::VmStats used = CO_TRY(co_await vm->stats());
+  const std::int64_t disk = CO_TRY(occupied_bytes(paths_.overlay));
+  if (machine_.vm != vm) co_return Result<>{};
+  metrics_.record(unix_ms(), used.cpu_time_us, static_cast<std::int64_t>(used.rss_bytes), disk);
+  co_return Result<>{};
 }
 
 // ---- state

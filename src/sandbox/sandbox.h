@@ -13,6 +13,7 @@
 #include "sandbox/guest_client.h"
 #include "sandbox/journal.h"
 #include "sandbox/machine.h"
+#include "sandbox/metrics.h"
 #include "sandbox/recovery.h"
 #include "sandbox/templates.h"
 
@@ -67,7 +68,11 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Result<> ping();
   Task<> acknowledge_auto_pause();
 
+  // Takes one sample of what the VM uses, if one runs.
+  Task<> sample();
+
   // ---- views
+  const Metrics& metrics() const { return metrics_; }
   const Record& record() const { return record_; }
   model::HostStatus status() const { return status_; }
   std::string host_ip() const { return machine_.slot.host_ip; }
@@ -137,6 +142,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Record record_;
   model::HostStatus status_ = model::HostStatus::kStarting;
   Machine machine_;
+  Metrics metrics_;
   std::unique_ptr<GuestClient> guest_;
   async::Mutex turn_;
   async::Condition changed_;

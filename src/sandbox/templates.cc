@@ -192,12 +192,20 @@ Task<> TemplateStore::build_now(Template from, int vcpus, int memory_mib, std::s
 
 namespace {
 
+ExecSpec warm_up_command(std::string cmd, std::vector<std::string> args) {
+  ExecSpec spec;
+  spec.cmd = std::move(cmd);
+  spec.args = std::move(args);
+  spec.limit = kWarmUpLimit;
+  return spec;
+}
+
 // What a first command touches is then in the snapshot, shared by all clones, and not read again by each.
 Task<> warm_up(GuestClient* guest) {
   const auto keep = std::make_shared<bool>(false);
-  CO_TRY(co_await guest->exec(ExecSpec{"/bin/sh", {"-c", "ls / > /dev/null"}, kWarmUpLimit}, keep));
+  CO_TRY(co_await guest->exec(warm_up_command("/bin/sh", {"-c", "ls / > /dev/null"}), keep));
   // An image without python is fine; its users pay nothing for it.
-  const auto python = co_await guest->exec(ExecSpec{"python3", {"-c", "pass"}, kWarmUpLimit}, keep);
+  const auto python = co_await guest->exec(warm_up_command("python3", {"-c", "pass"}), keep);
   if (!python && python.error().code() == Code::kCanceled) co_return fail(python.error());
   co_return Result<>{};
 }

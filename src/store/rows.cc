@@ -11,9 +11,11 @@ void SandboxColumns::bind(soci::statement& statement) {
   for (auto* number : {&version, &vcpus, &memory_mb, &timeout_sec}) statement.exchange(soci::into(*number));
   statement.exchange(soci::into(guest_ip));
   statement.exchange(soci::into(host_ip));
-  for (auto* number : {&created_at, &started_at, &last_active_at, &last_updated}) {
+  for (auto* number :
+       {&created_at, &started_at, &last_active_at, &last_updated, &auto_resume, &public_traffic}) {
     statement.exchange(soci::into(*number));
   }
+  statement.exchange(soci::into(access_token));
 }
 
 Result<Sandbox> SandboxColumns::to_sandbox() const {
@@ -42,6 +44,9 @@ Result<Sandbox> SandboxColumns::to_sandbox() const {
   sandbox.started_at = from_ms(started_at);
   sandbox.last_active_at = from_ms(last_active_at);
   sandbox.last_updated = from_ms(last_updated);
+  sandbox.auto_resume = auto_resume != 0;
+  sandbox.public_traffic = public_traffic != 0;
+  sandbox.access_token = access_token;
   return sandbox;
 }
 
@@ -53,15 +58,17 @@ void insert_sandbox_row(soci::session& sql, const Sandbox& sandbox) {
   const long long vcpus = sandbox.vcpus, memory = sandbox.memory_mb, timeout = sandbox.timeout_sec;
   const long long created = to_ms(sandbox.created_at), started = to_ms(sandbox.started_at);
   const long long active = to_ms(sandbox.last_active_at), updated = to_ms(sandbox.last_updated);
+  const long long auto_resume = sandbox.auto_resume ? 1 : 0;
+  const long long public_traffic = sandbox.public_traffic ? 1 : 0;
   sql << std::string("INSERT INTO sandboxes (") + kSandboxColumns +
              ") VALUES (:c1, :c2, :c3, :c4, :c5, :c6, :c7, :c8, :c9, :c10, :c11, :c12, :c13, :c14, :c15, "
-             ":c16, "
-             ":c17, :c18)",
+             ":c16, :c17, :c18, :c19, :c20, :c21)",
       soci::use(sandbox.id), soci::use(sandbox.team_id), soci::use(sandbox.host_id),
       soci::use(sandbox.template_name), soci::use(status), soci::use(transition), soci::use(transition_at),
       soci::use(end_reason), soci::use(version), soci::use(vcpus), soci::use(memory), soci::use(timeout),
       soci::use(sandbox.guest_ip), soci::use(sandbox.host_ip), soci::use(created), soci::use(started),
-      soci::use(active), soci::use(updated);
+      soci::use(active), soci::use(updated), soci::use(auto_resume), soci::use(public_traffic),
+      soci::use(sandbox.access_token);
 }
 
 model::RowView to_view(const Sandbox& sandbox) {

@@ -16,12 +16,15 @@ inline Time from_ms(long long ms) { return Time(std::chrono::milliseconds(ms)); 
 inline constexpr char kSandboxColumns[] =
     "id, team_id, host_id, template, status, transition, transition_at, end_reason, version, vcpus, "
     "memory_mb, "
-    "timeout_sec, guest_ip, host_ip, created_at, started_at, last_active_at, last_updated";
+    "timeout_sec, guest_ip, host_ip, created_at, started_at, last_active_at, last_updated, "
+    "auto_resume, public_traffic, access_token";
 
 struct SandboxColumns {
   std::string id, team_id, host_id, template_name, status, transition, end_reason, guest_ip, host_ip;
   long long transition_at = 0, version = 0, vcpus = 0, memory_mb = 0, timeout_sec = 0;
   long long created_at = 0, started_at = 0, last_active_at = 0, last_updated = 0;
+  long long auto_resume = 0, public_traffic = 1;
+  std::string access_token;
 
   // Makes `statement` fill this at each fetch.
   void bind(soci::statement& statement);

@@ -190,6 +190,14 @@ Task<Sandbox> Store::get_sandbox(std::string team_id, std::string id) {
   });
 }
 
+Task<std::optional<Sandbox>> Store::find_sandbox(std::string id) {
+  return state_->read([id = std::move(id)](soci::session& sql) -> Result<std::optional<Sandbox>> {
+    auto rows = TRY(select_sandboxes(sql, "id = :id", id));
+    if (rows.empty()) return std::optional<Sandbox>{};
+    return std::optional<Sandbox>(std::move(rows.front()));
+  });
+}
+
 Task<std::vector<Sandbox>> Store::list_sandboxes(std::string team_id, std::optional<model::Status> status,
                                                  std::size_t limit) {
   return state_->read([team_id = std::move(team_id), status, limit](soci::session& sql) {

@@ -56,6 +56,9 @@ struct Sandbox {
   Time started_at;
   Time last_active_at;
   Time last_updated;
+  bool auto_resume = false;    // traffic wakes it
+  bool public_traffic = true;  // its ports take requests without the token
+  std::string access_token;    // of its guest agent
 };
 
 // The end of a transition. Empty addresses and zero times leave the row's.
@@ -94,6 +97,8 @@ class Store {
   Task<> insert_sandbox(Sandbox sandbox);
   // kNotFound also for another team's.
   Task<Sandbox> get_sandbox(std::string team_id, std::string id);
+  // Of any team; for traffic, which has no key. Nullopt when there is none.
+  Task<std::optional<Sandbox>> find_sandbox(std::string id);
   // Newest first; at most min(limit, kMaxRows). A status narrows the list.
   Task<std::vector<Sandbox>> list_sandboxes(std::string team_id, std::optional<model::Status> status,
                                             std::size_t limit);

@@ -10,6 +10,10 @@ ROUTES = {
     ("DELETE", "/v1/sandboxes/{id}"), ("POST", "/v1/sandboxes/{id}/exec"), ("GET", "/v1/sandboxes/{id}/exec/stream"),
     ("POST", "/v1/sandboxes/{id}/ping"), ("POST", "/v1/sandboxes/{id}/pause"), ("POST", "/v1/sandboxes/{id}/resume"),
     ("POST", "/v1/sandboxes/{id}/files/write"), ("POST", "/v1/sandboxes/{id}/files/read"),
+    ("GET", "/v1/sandboxes/{id}/processes"), ("DELETE", "/v1/sandboxes/{id}/processes/{id}"),
+    ("GET", "/v1/sandboxes/{id}/processes/{id}/stream"), ("GET", "/v1/sandboxes/{id}/metrics"),
+    ("POST", "/v1/sandboxes/{id}/files/list"), ("POST", "/v1/sandboxes/{id}/files/mkdir"),
+    ("POST", "/v1/sandboxes/{id}/files/remove"), ("GET", "/v1/sandboxes/{id}/pty"),
     ("POST", "/v1/sandboxes/{id}/files/stream/write"), ("POST", "/v1/sandboxes/{id}/files/stream/read"),
 }
 

@@ -137,6 +137,10 @@ class Api:
         url = self.base_url.replace("http", "ws", 1) + f"/v1/sandboxes/{sandbox_id}/pty"
         return JsonSocket(url, self.key, limit_sec)
 
+    def process_socket(self, sandbox_id, selector, limit_sec=30):
+        url = self.base_url.replace("http", "ws", 1) + f"/v1/sandboxes/{sandbox_id}/processes/{selector}/stream"
+        return JsonSocket(url, self.key, limit_sec)
+
     # ---- files
     def write(self, sandbox_id, path, content, stream=False):
         route = "files/stream/write" if stream else "files/write"

@@ -1,0 +1,84 @@
+// Folders in a guest.
+#include "agent/limits.h"
+#include "agent/service.h"
+
+namespace wrenn::agent {
+namespace {
+
+using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
+
+const char* type_name(const filesystem::EntryInfo& entry) {
+  if (entry.is_symlink()) return "symlink";
+  switch (entry.type()) {
+    case filesystem::FILE_TYPE_FILE:
+      return "file";
+    case filesystem::FILE_TYPE_DIRECTORY:
+      return "directory";
+    case filesystem::FILE_TYPE_SYMLINK:
+      return "symlink";
+    default:
+      return "unknown";
+  }
+}
+
+pb::FileEntry to_entry(filesystem::EntryInfo info) {
+  pb::FileEntry entry;
+  entry.set_type(type_name(info));
+  entry.set_name(std::move(*info.mutable_name()));
+  entry.set_path(std::move(*info.mutable_path()));
+  entry.set_size(info.size());
+  entry.set_mode(info.mode());
+  entry.set_permissions(std::move(*info.mutable_permissions()));
+  entry.set_owner(std::move(*info.mutable_owner()));
+  entry.set_group(std::move(*info.mutable_group()));
+  entry.set_modified_at(info.modified_time().seconds());
+  if (info.has_symlink_target()) entry.set_symlink_target(std::move(*info.mutable_symlink_target()));
+  return entry;
+}
+
+Task<pb::ListDirResponse> list_body(SandboxPtr sandbox, pb::ListDirRequest request) {
+  auto listed = CO_TRY(co_await sandbox->guest()->list_dir(request.path(), request.depth()));
+  pb::ListDirResponse response;
+  for (auto& info : *listed.mutable_entries()) *response.add_entries() = to_entry(std::move(info));
+  co_return response;
+}
+
+Task<pb::MakeDirResponse> make_body(SandboxPtr sandbox, std::string path) {
+  pb::MakeDirResponse response;
+  *response.mutable_entry() = to_entry(CO_TRY(co_await sandbox->guest()->make_dir(std::move(path))));
+  co_return response;
+}
+
+Task<pb::RemovePathResponse> remove_body(SandboxPtr sandbox, std::string path) {
+  CO_TRY(co_await sandbox->guest()->remove(std::move(path)));
+  co_return pb::RemovePathResponse();
+}
+
+}  // namespace
+
+void Service::add_folders() {
+  add(&router_, "ListDir", &Service::list_dir);
+  add(&router_, "MakeDir", &Service::make_dir);
+  add(&router_, "RemovePath", &Service::remove_path);
+}
+
+Task<pb::ListDirResponse> Service::list_dir(pb::ListDirRequest request) {
+  CO_TRY(model::check_path("path", request.path()));
+  CO_TRY(model::check_range("depth", request.depth(), 0, kMaxListDepth));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(list_body(sandbox, std::move(request)));
+}
+
+Task<pb::MakeDirResponse> Service::make_dir(pb::MakeDirRequest request) {
+  CO_TRY(model::check_path("path", request.path()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(make_body(sandbox, request.path()));
+}
+
+Task<pb::RemovePathResponse> Service::remove_path(pb::RemovePathRequest request) {
+  CO_TRY(model::check_path("path", request.path()));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(remove_body(sandbox, request.path()));
+}
+
+}  // namespace wrenn::agent

@@ -1,0 +1,102 @@
+// Processes of a guest that go on without their callers.
+#include "agent/process_events.h"
+#include "agent/service.h"
+
+namespace wrenn::agent {
+namespace {
+
+using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
+
+template <class Request>
+Result<process::ProcessSelector> selector_of(const Request& request) {
+  process::ProcessSelector selector;
+  if (request.has_pid()) {
+    selector.set_pid(request.pid());
+  } else if (request.has_tag()) {
+    selector.set_tag(request.tag());
+  } else {
+    return fail(Error(Code::kInvalidArgument, "pid or tag is required").with_field("pid"));
+  }
+  return selector;
+}
+
+Task<pb::StartBackgroundResponse> background_body(SandboxPtr sandbox, sandbox::ExecSpec spec) {
+  pb::StartBackgroundResponse response;
+  response.set_tag(spec.tag);
+  const auto process = CO_TRY(co_await sandbox->guest()->start(std::move(spec)));
+  const auto event = CO_TRY(co_await process->next());
+  if (!event || !event->has_start()) co_return fail(Code::kInternal, "the process did not start");
+  response.set_pid(event->start().pid());
+  co_return response;
+}
+
+Task<pb::ListProcessesResponse> list_body(SandboxPtr sandbox) {
+  pb::ListProcessesResponse response;
+  for (const auto& info : CO_TRY(co_await sandbox->guest()->processes())) {
+    auto* entry = response.add_processes();
+    entry->set_pid(info.pid());
+    entry->set_tag(info.tag());
+    entry->set_cmd(info.config().cmd());
+    *entry->mutable_args() = info.config().args();
+  }
+  co_return response;
+}
+
+Task<pb::KillProcessResponse> kill_body(SandboxPtr sandbox, process::ProcessSelector selector,
+                                        process::Signal signal) {
+  CO_TRY(co_await sandbox->guest()->signal(std::move(selector), signal));
+  co_return pb::KillProcessResponse();
+}
+
+Task<> connect_body(SandboxPtr sandbox, process::ProcessSelector selector,
+                    connect::Writer<pb::ExecStreamResponse> out) {
+  const auto process = CO_TRY(co_await sandbox->guest()->connect(std::move(selector)));
+  co_return co_await relay_events(process.get(), out);
+}
+
+}  // namespace
+
+void Service::add_processes() {
+  add(&router_, "StartBackground", &Service::start_background);
+  add(&router_, "ListProcesses", &Service::list_processes);
+  add(&router_, "KillProcess", &Service::kill_process);
+  router_.server_stream<pb::ConnectProcessRequest, pb::ExecStreamResponse>(
+      "/hostagent.v1.HostAgentService/ConnectProcess",
+      [this](connect::Context, pb::ConnectProcessRequest request,
+             connect::Writer<pb::ExecStreamResponse> out) {
+        return connect_process(std::move(request), out);
+      });
+}
+
+Task<pb::StartBackgroundResponse> Service::start_background(pb::StartBackgroundRequest request) {
+  sandbox::ExecSpec spec = CO_TRY(command_spec(request));
+  CO_TRY(model::check_name("tag", request.tag()));
+  spec.tag = request.tag();
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(background_body(sandbox, std::move(spec)));
+}
+
+Task<pb::ListProcessesResponse> Service::list_processes(pb::ListProcessesRequest request) {
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(list_body(sandbox));
+}
+
+Task<pb::KillProcessResponse> Service::kill_process(pb::KillProcessRequest request) {
+  auto selector = CO_TRY(selector_of(request));
+  const std::string& name = request.signal();
+  if (!name.empty() && name != "SIGKILL" && name != "SIGTERM") {
+    co_return fail(Error(Code::kInvalidArgument, "signal must be SIGKILL or SIGTERM").with_field("signal"));
+  }
+  const auto signal = name == "SIGTERM" ? process::SIGNAL_SIGTERM : process::SIGNAL_SIGKILL;
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(kill_body(sandbox, std::move(selector), signal));
+}
+
+Task<> Service::connect_process(pb::ConnectProcessRequest request,
+                                connect::Writer<pb::ExecStreamResponse> out) {
+  auto selector = CO_TRY(selector_of(request));
+  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
+  co_return co_await sandbox->operate(connect_body(sandbox, std::move(selector), out));
+}
+
+}  // namespace wrenn::agent

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "net/connection.h"
+
+// Inside src/net.
+namespace wrenn::net {
+
+class ConnectionStream : public ByteStream {
+ public:
+  explicit ConnectionStream(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  ~ConnectionStream() override { connection_->stream.close(); }
+  Task<std::size_t> read(std::span<char> buffer) override;
+  Task<> write(std::string bytes) override;
+  void shutdown_send() override { connection_->stream.shutdown_send(); }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+};
+
+}  // namespace wrenn::net
