@@ -83,6 +83,7 @@ Task<pb::CreateSandboxResponse> Service::create(pb::CreateSandboxRequest request
   spec.memory_mib = request.memory_mb();
   spec.timeout_sec = request.timeout_sec();
   spec.id = request.sandbox_id();
+  spec.access_token = request.access_token();
   const auto sandbox = CO_TRY(co_await manager_->create(std::move(spec)));
   pb::CreateSandboxResponse response;
   response.set_sandbox_id(sandbox->record().id);

@@ -31,8 +31,8 @@ class Service {
   void add_processes();
   // By the header `name`: Authorization, or for proxied requests, whose own one is the guest's, another.
   bool authorized(const net::RequestHead& head, std::string_view name) const;
-  // /proxy/{sandbox_id}/{port}/...: the request goes to that port of the guest, with the rest as its target. An
-  // answer of the agent's own carries X-Wrenn-Error: its code and reason, and the message as body.
+  // /proxy/{sandbox_id}/{port}/...: the request goes to that port of the guest, with the rest as its target.
+  // An answer of the agent's own carries X-Wrenn-Error: its code and reason, and the message as body.
   Task<> proxy(std::shared_ptr<net::Exchange> exchange);
 
   Task<pb::CreateSandboxResponse> create(pb::CreateSandboxRequest request);

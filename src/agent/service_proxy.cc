@@ -54,8 +54,8 @@ Task<> proxy_body(SandboxPtr sandbox, ExchangePtr exchange, net::RequestHead hea
     const bool closed = !done && done.error().reason() == "connect_failed";
     if (!closed) co_return done;
     if (tries == kConnectTries) {
-      co_return fail(
-          Error(Code::kUnavailable, "nothing listens on port " + std::to_string(port)).with_reason("port_closed"));
+      co_return fail(Error(Code::kUnavailable, "nothing listens on port " + std::to_string(port))
+                         .with_reason("port_closed"));
     }
     CO_TRY(co_await async::sleep_for(kConnectPause));
   }
@@ -76,6 +76,7 @@ Task<> Service::proxy(std::shared_ptr<net::Exchange> exchange) {
     net::RequestHead head = each->request();
     const ProxyTarget target = CO_TRY(parse_target(head.target));
     head.target = target.target;
+    head.headers = net::end_to_end(head.headers);
     const auto sandbox = CO_TRY(self->manager_->find(target.sandbox_id));
     co_return co_await sandbox->operate(
         proxy_body(sandbox, each, std::move(head), target.port, &self->ports_));

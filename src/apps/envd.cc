@@ -10,6 +10,7 @@
 #include "envd/app.h"
 #include "envd/guest_boot.h"
 #include "envd/limits.h"
+#include "envd/port_forwarder.h"
 #include "sys/process.h"
 
 namespace {
@@ -35,6 +36,7 @@ Task<> serve(async::Loop* loop, std::string listen, bool as_init) {
   CO_TRY(app.listen(endpoint));
   async::Nursery nursery(loop->executor());
   if (as_init) nursery.spawn("reaper", reap());
+  if (as_init) nursery.spawn("ports", envd::forward_loopback_ports(envd::kGuestAddress, &loop->pool()));
   const Result<> served = co_await app.run();
   co_await nursery.cancel_and_join();
   co_return served;

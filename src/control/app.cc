@@ -8,6 +8,7 @@
 #include "control/http_api.h"
 #include "control/limits.h"
 #include "control/reconciler.h"
+#include "control/sandbox_proxy.h"
 
 namespace wrenn::control {
 namespace {
@@ -54,15 +55,26 @@ class ControlPlane {
         service_(loop->executor(), store, &agent_),
         reconciler_(loop->executor(), store, &agent_, &service_),
         api_(store, &service_, &auth_, &agent_),
+        proxy_(&service_, http_, settings.agent, settings.agent_secret, settings.domain),
         background_(loop->executor()),
-        server_(loop->executor(), [this](auto exchange) { return api_.handle(std::move(exchange)); }) {
+        server_(loop->executor(), [this](auto exchange) { return route(std::move(exchange)); }),
+        proxy_server_(loop->executor(),
+                      [this](auto exchange) { return proxy_.handle(std::move(exchange)); }) {
     service_.on_sync([this] { return reconciler_.pass(); });
   }
 
-  Result<net::Endpoint> listen(const net::Endpoint& endpoint) { return server_.listen(endpoint); }
+  Result<net::Endpoint> listen(const Settings& settings) {
+    if (settings.proxy_listen) {
+      const auto bound = TRY(proxy_server_.listen(*settings.proxy_listen));
+      log::info("traffic to sandboxes on {}", bound.to_string());
+      proxied_ = true;
+    }
+    return server_.listen(settings.listen);
+  }
 
   Task<> run() {
     background_.spawn("reconciler", reconciler_.run());
+    if (proxied_) background_.spawn("traffic", proxy_server_.serve());
     auto served = co_await server_.serve();
     CO_TRY(co_await async::shielded(stop()));
     if (!served && served.error().code() != Code::kCanceled) co_return served;
@@ -70,6 +82,12 @@ class ControlPlane {
   }
 
  private:
+  // Preview addresses may lead to the API's port too.
+  Task<> route(std::shared_ptr<net::Exchange> exchange) {
+    if (proxy_.claims(exchange->request())) return proxy_.handle(std::move(exchange));
+    return api_.handle(std::move(exchange));
+  }
+
   Task<> stop() {
     co_await service_.stop();
     co_await background_.cancel_and_join();
@@ -85,8 +103,11 @@ class ControlPlane {
   SandboxService service_;
   Reconciler reconciler_;
   HttpApi api_;
+  SandboxProxy proxy_;
   async::Nursery background_;
   net::HttpServer server_;
+  net::HttpServer proxy_server_;
+  bool proxied_ = false;
 };
 
 }  // namespace
@@ -96,7 +117,7 @@ Task<> serve(async::Loop* loop, Settings settings, std::function<void(net::Endpo
   CO_TRY(co_await migrate_when_up(store.get()));
   auto client = CO_TRY(client_options(settings));
   ControlPlane control_plane(loop, settings, std::move(client), store.get());
-  const net::Endpoint bound = CO_TRY(control_plane.listen(settings.listen));
+  const net::Endpoint bound = CO_TRY(control_plane.listen(settings));
   on_ready(bound);
   co_return co_await control_plane.run();
 }

@@ -208,7 +208,9 @@ Task<> HttpApi::reply_empty(CallPtr call) {
 }
 
 Task<> HttpApi::reply_sandbox(CallPtr call, int status, store::Sandbox sandbox) {
-  co_return co_await reply(call, status, "application/json", boost::json::serialize(to_json(sandbox)));
+  boost::json::object body = to_json(sandbox);
+  if (!sandbox.access_token.empty()) body["access_token"] = sandbox.access_token;
+  co_return co_await reply(call, status, "application/json", boost::json::serialize(body));
 }
 
 Task<JsonInput> HttpApi::read_json(CallPtr call) {
@@ -244,6 +246,8 @@ Task<> HttpApi::create(CallPtr call) {
   request.memory_mb =
       CO_TRY(input.integer("memory_mb", model::kMinMemoryMb, model::kMaxMemoryMb, model::kDefaultMemoryMb));
   request.timeout_sec = CO_TRY(input.integer("timeout_sec", 0, model::kMaxTimeoutSec, 0));
+  request.auto_resume = CO_TRY(input.boolean("auto_resume", false));
+  request.public_traffic = CO_TRY(input.boolean("allow_public_traffic", true));
   auto sandbox = CO_TRY(co_await service_->create(call->principal.team_id, std::move(request)));
   co_return co_await reply_sandbox(call, 201, std::move(sandbox));
 }

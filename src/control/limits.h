@@ -42,6 +42,8 @@ inline constexpr Milliseconds kDrainDeadline{10'000};
 inline constexpr Milliseconds kReconcilePeriod{5'000};
 inline constexpr Milliseconds kKeyCacheTime{10'000};
 inline constexpr Milliseconds kAuthWindow{60'000};
+inline constexpr Milliseconds kWakeDeadline{60'000};  // of a paused sandbox that traffic wants
+inline constexpr Milliseconds kWakePause{100};
 inline constexpr Milliseconds kDestroyWait{60'000};       // for another transition to end
 inline constexpr Milliseconds kOutcomeRetryTime{60'000};  // writing a result while the database is away
 inline constexpr Milliseconds kShutdownGrace{10'000};

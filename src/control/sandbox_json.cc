@@ -10,7 +10,9 @@ boost::json::object to_json(const store::Sandbox& sandbox) {
                           {"template", sandbox.template_name},
                           {"vcpus", sandbox.vcpus},
                           {"memory_mb", sandbox.memory_mb},
-                          {"timeout_sec", sandbox.timeout_sec}};
+                          {"timeout_sec", sandbox.timeout_sec},
+                          {"auto_resume", sandbox.auto_resume},
+                          {"allow_public_traffic", sandbox.public_traffic}};
   if (!sandbox.guest_ip.empty()) out["guest_ip"] = sandbox.guest_ip;
   if (!sandbox.host_ip.empty()) out["host_ip"] = sandbox.host_ip;
   out["created_at"] = rfc3339(sandbox.created_at);

@@ -6,7 +6,7 @@
 
 namespace wrenn::control {
 
-// The Sandbox object of the API; what is empty is left out.
+// The Sandbox object of the API, without its token; what is empty is left out.
 boost::json::object to_json(const store::Sandbox& sandbox);
 
 }  // namespace wrenn::control

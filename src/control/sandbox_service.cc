@@ -1,5 +1,7 @@
 #include "control/sandbox_service.h"
 
+#include <array>
+
 #include "base/bytes.h"
 #include "base/log.h"
 #include "control/clock.h"
@@ -98,6 +100,11 @@ Task<Sandbox> SandboxService::create(std::string team_id, CreateRequest request)
   row.vcpus = request.vcpus;
   row.memory_mb = request.memory_mb;
   row.timeout_sec = request.timeout_sec;
+  row.auto_resume = request.auto_resume;
+  row.public_traffic = request.public_traffic;
+  std::array<std::uint8_t, 32> random;
+  fill_random(random);
+  row.access_token = to_hex(random);
   row.transition = Transition::kCreating;
   row.created_at = row.last_updated = row.transition_at = wall_clock();
   std::string id = row.id;
@@ -112,6 +119,7 @@ Task<Sandbox> SandboxService::do_create(Sandbox row) {
   request.set_vcpus(static_cast<std::int32_t>(row.vcpus));
   request.set_memory_mb(static_cast<std::int32_t>(row.memory_mb));
   request.set_timeout_sec(static_cast<std::int32_t>(row.timeout_sec));
+  request.set_access_token(row.access_token);
   auto response = co_await agent_->create(std::move(request));
   if (!response) co_return co_await fail_create(std::move(row), std::move(response).error());
   Outcome outcome = running_outcome(row, response->host_ip());
@@ -226,6 +234,10 @@ Task<Sandbox> SandboxService::do_destroy(std::string team_id, std::string id) {
   Outcome outcome = outcome_of(row, Status::kStopped);
   outcome.end_reason = model::EndReason::kDestroyed;
   co_return co_await finish(row, outcome);
+}
+
+Task<std::optional<Sandbox>> SandboxService::find(std::string id) {
+  return store_->find_sandbox(std::move(id));
 }
 
 Task<Sandbox> SandboxService::require_running(std::string team_id, std::string id) {

@@ -16,6 +16,8 @@ struct CreateRequest {
   std::int64_t vcpus = 0;
   std::int64_t memory_mb = 0;
   std::int64_t timeout_sec = 0;
+  bool auto_resume = false;
+  bool public_traffic = true;
 };
 
 // The life of sandboxes: row first, then the agent, then the row again. Transitions belong to the service,
@@ -36,6 +38,8 @@ class SandboxService {
   // Waits for another transition to end first.
   Task<> destroy(std::string team_id, std::string id);
   Task<> ping(std::string team_id, std::string id);
+  // Of any team; for traffic. Nullopt when there is none.
+  Task<std::optional<store::Sandbox>> find(std::string id);
   // The row, or kFailedPrecondition "invalid_state" when it is not running.
   Task<store::Sandbox> require_running(std::string team_id, std::string id);
 

@@ -98,6 +98,13 @@ Result<Settings> read_settings(const Getenv& getenv) {
   auto listen = net::Endpoint::parse(setting(getenv, "CP_LISTEN_ADDR", ":8000"));
   if (!listen) return fail(std::move(listen).error().in("CP_LISTEN_ADDR"));
   settings.listen = *std::move(listen);
+  const std::string proxy = setting(getenv, "CP_PROXY_LISTEN_ADDR", "off");
+  if (proxy != "off") {
+    auto proxy_listen = net::Endpoint::parse(proxy);
+    if (!proxy_listen) return fail(std::move(proxy_listen).error().in("CP_PROXY_LISTEN_ADDR"));
+    settings.proxy_listen = *std::move(proxy_listen);
+  }
+  settings.domain = ascii_lower(setting(getenv, "CP_SANDBOX_DOMAIN", "localhost"));
   auto agent = net::Endpoint::parse(setting(getenv, "CP_HOST_AGENT_ADDR", "http://localhost:50051"));
   if (!agent) return fail(std::move(agent).error().in("CP_HOST_AGENT_ADDR"));
   settings.agent = *std::move(agent);

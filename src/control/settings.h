@@ -15,6 +15,8 @@ std::optional<std::string> process_env(const std::string& name);
 struct Settings {
   std::string database_url;
   net::Endpoint listen;
+  std::optional<net::Endpoint> proxy_listen;  // traffic to sandboxes only
+  std::string domain = "localhost";           // of <port>-<id>.<domain>
   net::Endpoint agent;
   std::string agent_secret;  // empty with mutual TLS
   std::optional<net::TlsFiles> agent_tls;

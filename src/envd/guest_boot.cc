@@ -19,7 +19,6 @@
 namespace wrenn::envd {
 namespace {
 
-constexpr const char* kAddress = "169.254.0.21";
 constexpr const char* kNetmask = "255.255.255.252";
 constexpr const char* kGateway = "169.254.0.22";
 constexpr const char* kHostname = "sandbox";
@@ -84,7 +83,7 @@ Result<> set_up_network() {
   if (!socket.valid()) return fail_errno("socket");
   TRY(bring_up(socket.get(), "lo"));
   ifreq address = request_for("eth0");
-  address.ifr_addr = inet_address(kAddress);
+  address.ifr_addr = inet_address(kGuestAddress);
   if (::ioctl(socket.get(), SIOCSIFADDR, &address) != 0) return fail_errno("address of eth0");
   ifreq mask = request_for("eth0");
   mask.ifr_netmask = inet_address(kNetmask);

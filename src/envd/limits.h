@@ -29,6 +29,8 @@ inline constexpr std::size_t kMaxPolledEvents = 10'000;
 inline constexpr std::size_t kMaxPathBytes = 4096;
 inline constexpr std::size_t kMaxListEntries = 100'000;
 inline constexpr unsigned kMaxListDepth = 64;
+inline constexpr std::size_t kMaxForwardedPorts = 256;
+inline constexpr Milliseconds kPortScanPeriod{1'000};
 // Further off than this, /init sets the clock.
 inline constexpr std::chrono::milliseconds kClockTolerance{10};
 // What processes of the API leave to the rest of the guest, at most an eighth of its memory.

@@ -17,4 +17,7 @@ class ConnectionStream : public ByteStream {
   std::shared_ptr<Connection> connection_;
 };
 
+// Passes bytes on in both directions until both have ended, or one has failed.
+Task<> tunnel(ByteStream* a, ByteStream* b);
+
 }  // namespace wrenn::net

@@ -299,8 +299,7 @@ Task<std::unique_ptr<WebSocket>> HttpClient::websocket(Endpoint endpoint, Reques
 
 Task<UpgradeAnswer> HttpClient::upgrade(Endpoint endpoint, RequestHead head) {
   const auto state = state_;
-  const auto request =
-      CO_TRY(co_await state->begin(std::move(endpoint), std::move(head), "", false, false));
+  const auto request = CO_TRY(co_await state->begin(std::move(endpoint), std::move(head), "", false, false));
   co_return co_await request->receive_upgrade();
 }
 

@@ -4,14 +4,21 @@
 #include <array>
 
 #include "base/bytes.h"
+#include "net/byte_stream.h"
 #include "net/limits.h"
 
 namespace wrenn::net {
 namespace {
 
-constexpr std::array<std::string_view, 9> kOneHop = {
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-    "te",         "trailer",    "transfer-encoding",  "upgrade"};
+constexpr std::array<std::string_view, 9> kOneHop = {"connection",
+                                                     "keep-alive",
+                                                     "proxy-authenticate",
+                                                     "proxy-authorization",
+                                                     "proxy-connection",
+                                                     "te",
+                                                     "trailer",
+                                                     "transfer-encoding",
+                                                     "upgrade"};
 
 bool lists(std::string_view list, std::string_view name) {
   while (!list.empty()) {
@@ -20,27 +27,6 @@ bool lists(std::string_view list, std::string_view name) {
     list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
   }
   return false;
-}
-
-Task<> pump(BodyReader* from, ByteStream* to) {
-  std::string buffer(kMaxReadBufferBytes, '\0');
-  while (const std::size_t got = CO_TRY(co_await from->read(buffer))) {
-    CO_TRY(co_await to->write(buffer.substr(0, got)));
-  }
-  to->shutdown_send();
-  co_return Result<>{};
-}
-
-// Both directions, until both have ended.
-Task<> tunnel(ByteStream* a, ByteStream* b) {
-  const auto executor = co_await asio::this_coro::executor;
-  async::Nursery other(executor);
-  other.spawn("tunnel", pump(b, a));
-  Result<> done = co_await pump(a, b);
-  // After an error nothing more can get through.
-  if (!done) co_await other.cancel_and_join();
-  co_await other.join();
-  co_return done;
 }
 
 class Forwarding {
@@ -56,8 +42,8 @@ class Forwarding {
   Task<> run() {
     const Headers& asked = exchange_->request().headers;
     if (lists(asked.get("connection"), "upgrade") && asked.has("upgrade")) co_return co_await upgrade();
-    const bool has_body = asked.has("transfer-encoding") ||
-                          (asked.has("content-length") && asked.get("content-length") != "0");
+    const bool has_body =
+        asked.has("transfer-encoding") || (asked.has("content-length") && asked.get("content-length") != "0");
     if (has_body) co_return co_await with_body();
     auto work = [](Forwarding* self) -> Task<> {
       const auto response = CO_TRY(co_await self->client_->send(self->endpoint_, self->head_, ""));
@@ -68,8 +54,7 @@ class Forwarding {
 
  private:
   Task<> with_body() {
-    const auto request =
-        CO_TRY(co_await client_->open(endpoint_, head_, HttpClient::Body::kStream));
+    const auto request = CO_TRY(co_await client_->open(endpoint_, head_, HttpClient::Body::kStream));
     auto download = [](Forwarding* self, ClientRequest* sent) -> Task<> {
       const auto response = CO_TRY(co_await sent->receive());
       co_return co_await self->answer(response.get());
@@ -143,8 +128,8 @@ Headers end_to_end(const Headers& headers) {
 
 Task<> forward(std::shared_ptr<Exchange> exchange, HttpClient* client, Endpoint endpoint, RequestHead head,
                Refusal refusal) {
-  head.headers = end_to_end(head.headers);
-  Forwarding forwarding(std::move(exchange), client, std::move(endpoint), std::move(head), std::move(refusal));
+  Forwarding forwarding(std::move(exchange), client, std::move(endpoint), std::move(head),
+                        std::move(refusal));
   co_return co_await forwarding.run();
 }
 

@@ -21,7 +21,9 @@ inline constexpr Milliseconds kLingerTime{1'000};
 inline constexpr std::size_t kMaxWebSocketMessageBytes = 1024 * 1024;
 inline constexpr Milliseconds kWebSocketCloseTime{5'000};
 inline constexpr std::size_t kMaxPartHeaderBytes = 16 * 1024;
-inline constexpr std::size_t kMaxParts = 1024;  // of a multipart body
+inline constexpr std::size_t kMaxParts = 1024;            // of a multipart body
+inline constexpr std::size_t kMaxRelayConnections = 512;  // of one port; more wait
+inline constexpr Milliseconds kRelayPause{50};
 // Interim (1xx) responses before the real one.
 inline constexpr int kMaxInterimResponses = 16;
 inline constexpr int kListenBacklog = 1024;

@@ -32,7 +32,7 @@ Task<> Sandbox::create(Template from) {
 }
 
 Task<> Sandbox::locked_create(Template from) {
-  record_.token = random_token();
+  if (record_.token.empty()) record_.token = random_token();
   Result<> started = co_await start_new(std::move(from));
   if (started) {
     started = write_journal_now(Phase::kRunning, Durability::kAtomic);

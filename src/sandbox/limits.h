@@ -24,6 +24,8 @@ inline constexpr std::size_t kMaxEnvdAnswerBytes = 64 * 1024;
 // Of one message of a guest: a listing of the most entries that it gives.
 inline constexpr std::size_t kMaxGuestMessageBytes = 32 * kMiB;
 
+inline constexpr std::size_t kMinTokenBytes = 32;
+inline constexpr std::size_t kMaxTokenBytes = 128;
 inline constexpr std::uint16_t kEnvdPort = 49983;
 
 inline constexpr Milliseconds kReapTick{2'000};

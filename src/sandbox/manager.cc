@@ -117,6 +117,13 @@ Result<Record> Manager::new_record(const CreateSpec& spec, const Template& from)
     return fail(
         Error(Code::kAlreadyExists, "sandbox " + record.id + " exists").with_reason("sandbox_exists"));
   }
+  if (!spec.access_token.empty() &&
+      (spec.access_token.size() < kMinTokenBytes || spec.access_token.size() > kMaxTokenBytes)) {
+    return fail(Error(Code::kInvalidArgument, fmt::format("access_token must have {} to {} characters",
+                                                          kMinTokenBytes, kMaxTokenBytes))
+                    .with_field("access_token"));
+  }
+  record.token = spec.access_token;
   record.template_name = from.name;
   record.timeout_sec = spec.timeout_sec;
   record.created_ms = unix_ms();

@@ -18,7 +18,8 @@ struct CreateSpec {
   std::int64_t vcpus = 0;       // 0: the default
   std::int64_t memory_mib = 0;  // 0: the default
   std::int64_t timeout_sec = 0;
-  std::string id;  // empty: chosen here
+  std::string id;            // empty: chosen here
+  std::string access_token;  // of the guest agent; empty: chosen here
 };
 
 class Manager {

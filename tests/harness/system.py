@@ -51,11 +51,12 @@ class System:
         self.data = data
         self.sandboxes = f"{data}/sandboxes"
         self.snapshots = f"{data}/snapshots"
-        cp_port, agent_port = free_port(), free_port()
+        cp_port, agent_port, proxy_port = free_port(), free_port(), free_port()
         self.cp_url = f"http://127.0.0.1:{cp_port}"
         self.agent_url = f"http://127.0.0.1:{agent_port}"
         self.agent_port = agent_port
         self.cp_port = cp_port
+        self.proxy_port = proxy_port
         self.secret = secrets.token_hex(32)
         self.database = f"{self.root}/wrenn.db"
         # The programs see these settings and nothing of the caller's but how sanitizers report.
@@ -67,6 +68,8 @@ class System:
             "DATABASE_URL": database_url or f"sqlite://{self.database}",
             "CP_LISTEN_ADDR": f"127.0.0.1:{cp_port}",
             "CP_HOST_AGENT_ADDR": self.agent_url,
+            "CP_PROXY_LISTEN_ADDR": f"127.0.0.1:{self.proxy_port}",
+            "CP_SANDBOX_DOMAIN": "sandbox.test",
             "AGENT_LISTEN_ADDR": f"127.0.0.1:{agent_port}",
             "AGENT_KERNEL_PATH": f"{BASE}/kernels",
             "AGENT_IMAGES_PATH": self.images,
