@@ -8,7 +8,7 @@ WITH_ENV := set -a; [ ! -f .env ] || . ./.env; set +a;
 
 .DEFAULT_GOAL := help
 .PHONY: help deps configure build build-envd guest test test-unit test-conformance test-functional \
-        test-asan test-tsan check fmt quickstart dev dev-agent migrate-up bench clean
+        test-asan test-tsan fuzz check fmt quickstart dev dev-agent migrate-up bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-asan: guest ## unit and functional tests under AddressSanitizer and Undefin
 test-tsan: guest ## unit and functional tests under ThreadSanitizer
 	@scripts/sanitize.sh thread
 
+fuzz: ## fuzz every parser for FUZZ_SECONDS (600)
+	@scripts/fuzz.sh $(or $(FUZZ_SECONDS),600)
+
 check: | build/ configure ## format, layers, headers, house rules, clang-tidy
 	@scripts/check.py --build $(BUILD)
 
@@ -73,4 +76,4 @@ bench: build guest ## benchmarks on a real VM
 	@bench/run.sh
 
 clean: ## remove everything the build made in this checkout
-	@rm -rf build/release build/sanitize-* build/*.configure.log build/check-cache builds
+	@rm -rf build/release build/sanitize-* build/fuzz build/*.configure.log build/check-cache builds

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
-# All benchmarks; arguments go to bench/lifecycle.
+# All benchmarks, with their defaults; arguments (say --json) go to each.
 set -euo pipefail
-exec "$(dirname "$0")/lifecycle" "$@"
+cd "$(dirname "$0")"
+./lifecycle "$@"
+./dataplane "$@"

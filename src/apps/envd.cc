@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
   }
   log::configure("envd", log::Level::kInfo);
   std::signal(SIGPIPE, SIG_IGN);
+  sys::raise_open_files(envd::kOwnOpenFiles);
   if (command->as_init && ::getpid() != kInitPid) {
     log::error("`envd init` is for PID 1 of a guest; use `envd serve` elsewhere");
     return kUsageError;

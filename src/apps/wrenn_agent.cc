@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "sandbox/manager.h"
 #include "sys/file.h"
+#include "sys/process.h"
 #include "vmm/vmm.h"
 
 namespace {
@@ -93,6 +94,8 @@ int main(int argc, char** argv) {
   wrenn::log::configure("agent", config->log_level);
   // Inherited by the VMMs: an emulator's translation cache would take whole huge pages for a little code.
   ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  constexpr std::uint64_t kOpenFiles = 262'144;
+  wrenn::sys::raise_open_files(kOpenFiles);
   wrenn::async::Loop loop(wrenn::agent::kPoolThreads);
   const Result<> result = loop.run(run(command, &*config, &loop));
   if (!result && result.error().code() != wrenn::Code::kCanceled) {

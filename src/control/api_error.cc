@@ -87,8 +87,8 @@ ApiError to_api_error(const Error& error) {
 Error from_agent(Error error) {
   switch (error.code()) {
     case Code::kUnavailable:
-      // A reason is the agent's own; without one it did not answer.
-      if (!error.reason().empty()) return error;
+      // Another reason is the agent's own; without one it did not answer.
+      if (!error.reason().empty() && error.reason() != "connect_failed") return error;
       return std::move(error).with_reason("host_unavailable");
     case Code::kUnknown:
     case Code::kInternal:

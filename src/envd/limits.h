@@ -39,6 +39,10 @@ inline constexpr Milliseconds kFreezeLimit{500};
 inline constexpr Milliseconds kMaxFreezeWait{10'000};
 // A guest that was frozen for a pause and neither paused nor initialised goes on after this.
 inline constexpr Milliseconds kFreezeWatchdog{15'000};
+// Every process of the API costs envd a few descriptors. Processes get the usual limit, above which select(2)
+// does not work.
+inline constexpr std::uint64_t kOwnOpenFiles = 65'536;
+inline constexpr std::uint64_t kProcessOpenFiles = 1024;
 inline constexpr int kProcessOomScore = 100;
 
 }  // namespace wrenn::envd

@@ -143,6 +143,7 @@ Result<Subscription> ProcessTable::start(StartSpec spec) {
   child.controlling_terminal = spec.request.has_pty();
   child.credentials = sys::Credentials{spec.user.uid, spec.user.gid, sys::groups_of(spec.user)};
   child.oom_score_adj = kProcessOomScore;
+  child.max_open_files = kProcessOpenFiles;
   child.exec_failure_exits = true;
   auto group =
       TRY(groups_->add(spec.request.has_pty() ? ProcessGroups::Kind::kPty : ProcessGroups::Kind::kUser));

@@ -24,6 +24,8 @@ inline constexpr std::size_t kMaxPartHeaderBytes = 16 * 1024;
 inline constexpr std::size_t kMaxParts = 1024;            // of a multipart body
 inline constexpr std::size_t kMaxRelayConnections = 512;  // of one port; more wait
 inline constexpr Milliseconds kRelayPause{50};
+// Extensions and trailers of one chunked body.
+inline constexpr std::size_t kMaxChunkSkippedBytes = 16 * 1024;
 // Interim (1xx) responses before the real one.
 inline constexpr int kMaxInterimResponses = 16;
 inline constexpr int kListenBacklog = 1024;

@@ -34,10 +34,7 @@ class AnyParser {
  public:
   virtual ~AnyParser() = default;
   virtual std::size_t put(std::string_view input, error_code& ec) = 0;
-  virtual void set_output(std::span<char> out) = 0;
-  virtual std::size_t output_left() const = 0;
   virtual bool head_done() const = 0;
-  virtual bool done() const = 0;
   virtual ParsedHead head() = 0;
 };
 
@@ -52,13 +49,7 @@ class TypedParser final : public AnyParser {
   std::size_t put(std::string_view input, error_code& ec) override {
     return parser_.put(asio::const_buffer(input.data(), input.size()), ec);
   }
-  void set_output(std::span<char> out) override {
-    parser_.get().body().data = out.data();
-    parser_.get().body().size = out.size();
-  }
-  std::size_t output_left() const override { return parser_.get().body().size; }
   bool head_done() const override { return parser_.is_header_done(); }
-  bool done() const override { return parser_.is_done(); }
   ParsedHead head() override {
     auto& message = parser_.get();
     ParsedHead head;
@@ -93,6 +84,7 @@ class TypedParser final : public AnyParser {
 
 struct Parser::Impl {
   std::unique_ptr<AnyParser> parser;
+  ChunkDecoder chunks;
 };
 
 Parser::Parser(Role role, std::size_t max_header_bytes, bool no_body) : impl_(std::make_unique<Impl>()) {
@@ -117,19 +109,7 @@ bool Parser::head_complete() const { return impl_->parser->head_done(); }
 ParsedHead Parser::take_head() { return impl_->parser->head(); }
 
 Result<Parser::Decoded> Parser::decode(std::string_view input, std::span<char> out) {
-  Decoded result;
-  impl_->parser->set_output(out);
-  while (!impl_->parser->done() && result.consumed < input.size()) {
-    error_code ec;
-    const std::size_t used = impl_->parser->put(input.substr(result.consumed), ec);
-    result.consumed += used;
-    if (ec == http::error::need_more || ec == http::error::need_buffer) break;
-    if (ec) return fail(parse_error(ec));
-    if (used == 0) break;
-  }
-  result.produced = out.size() - impl_->parser->output_left();
-  result.done = impl_->parser->done();
-  return result;
+  return impl_->chunks.decode(input, out);
 }
 
 }  // namespace wrenn::net

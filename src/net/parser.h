@@ -4,6 +4,7 @@
 #include <span>
 #include <string_view>
 
+#include "net/chunked.h"
 #include "net/http.h"
 
 // Inside src/net: reading HTTP/1.1 messages out of bytes, without I/O.
@@ -35,11 +36,7 @@ class Parser {
   bool head_complete() const;
   ParsedHead take_head();
 
-  struct Decoded {
-    std::size_t consumed = 0;
-    std::size_t produced = 0;
-    bool done = false;
-  };
+  using Decoded = ChunkDecoder::Decoded;
   // Chunked bodies only. Nothing consumed and produced: more input is needed.
   Result<Decoded> decode(std::string_view input, std::span<char> out);
 

@@ -92,17 +92,10 @@ Task<> Sandbox::run_resumed() {
   if (!running) {
     // A guest whose clock, token and randomness are not renewed serves nobody: it goes back to sleep.
     log::error("sandbox {}: the resumed guest is not usable: {}", record_.id, running.error().to_string());
-    if (!machine_.vm->alive()) {
-      // Its disk has gone on since the snapshot, so nothing can be resumed any more.
-      const Result<> removed = co_await discard();
-      if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
-      co_return fail(Error(Code::kAborted, "the VM ended while it was resumed; its memory is lost")
-                         .with_reason("sandbox_lost"));
-    }
-    status_ = HostStatus::kRunning;
-    const Result<> paused = co_await locked_pause(false);
-    if (!paused) log::error("sandbox {}: {}", record_.id, paused.error().to_string());
-    co_return running;
+    co_await retire_resumed();
+    if (!gone_) co_return running;
+    co_return fail(Error(Code::kAborted, "the VM ended while it was resumed; its memory is lost")
+                       .with_reason("sandbox_lost"));
   }
   const Result<> removed =
       co_await async::offload(*context_->pool, [dir = paths_.snapshot_dir] { return sys::remove_tree(dir); });
@@ -111,6 +104,18 @@ Task<> Sandbox::run_resumed() {
   set_status(HostStatus::kRunning);
   start_watch();
   co_return Result<>{};
+}
+
+// The disk has gone on since the snapshot, so of a VM that has ended, or ends now, nothing is left to resume.
+asio::awaitable<void> Sandbox::retire_resumed() {
+  Result<> retired;
+  if (machine_.vm->alive()) {
+    status_ = HostStatus::kRunning;
+    retired = co_await locked_pause(false);
+  } else {
+    retired = co_await discard();
+  }
+  if (!retired) log::error("sandbox {}: {}", record_.id, retired.error().to_string());
 }
 
 Task<std::uint64_t> Sandbox::capture(std::string name) {

@@ -131,6 +131,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> load_paused();
   Task<> back_to_paused();
   Task<> run_resumed();
+  asio::awaitable<void> retire_resumed();
   Task<std::uint64_t> locked_capture(std::string name);
 
   // recovery

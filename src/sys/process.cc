@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -148,6 +150,16 @@ Result<> resize_pty(int master, std::uint16_t cols, std::uint16_t rows) {
   const winsize size{.ws_row = rows, .ws_col = cols, .ws_xpixel = 0, .ws_ypixel = 0};
   if (::ioctl(master, TIOCSWINSZ, &size) != 0) return fail_errno("TIOCSWINSZ");
   return {};
+}
+
+void raise_open_files(std::uint64_t wanted) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  // Root may raise the hard limit too; others take what they have.
+  rlimit higher{.rlim_cur = wanted, .rlim_max = std::max<rlim_t>(limit.rlim_max, wanted)};
+  if (::setrlimit(RLIMIT_NOFILE, &higher) == 0) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted);
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace wrenn::sys

@@ -41,6 +41,7 @@ struct SpawnSpec {
   std::vector<std::string> cgroup_procs_files;  // the child writes its pid to each before exec
   std::optional<int> oom_score_adj;
   std::optional<int> nice;
+  std::optional<std::uint64_t> max_open_files;  // soft limit; unset: the parent's
   // True: when exec fails the child says so on its stderr and exits with 127 (126 if not executable), as a
   // shell does. False: spawn() fails.
   bool exec_failure_exits = false;
@@ -91,6 +92,9 @@ Result<RunOutput> run(SpawnSpec spec, Milliseconds limit, std::string_view input
                       std::size_t max_output = std::size_t{1024} * 1024);
 // As run; a status other than 0 is kInternal "<argv[0]>: exit status 1: <stderr>".
 Result<std::string> run_checked(SpawnSpec spec, Milliseconds limit, std::string_view input = {});
+
+// Lets this process have up to `wanted` descriptors, as far as it may; children inherit that.
+void raise_open_files(std::uint64_t wanted);
 
 // For PID 1: reaps every exited child that spawn() did not start, and keeps the status of those it did for
 // their wait(). Call on SIGCHLD. Returns how many orphans it reaped.

@@ -165,6 +165,12 @@ const char* prepare(const Plan& plan) {
     write_self("/proc/self/oom_score_adj", at, static_cast<std::size_t>(digits + sizeof digits - at));
   }
   if (spec.nice) ::syscall(SYS_setpriority, PRIO_PROCESS, 0, *spec.nice);
+  if (spec.max_open_files) {
+    rlimit limit{};
+    ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, nullptr, &limit);
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, *spec.max_open_files);
+    ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, nullptr);
+  }
   if (spec.credentials) {
     if (const char* step = become(*spec.credentials)) return step;
   }
