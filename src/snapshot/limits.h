@@ -6,6 +6,8 @@
 namespace wrenn::snapshot {
 
 inline constexpr std::uint32_t kPageBytes = 4096;
+// Of the biggest guest, 64 GiB.
+inline constexpr std::uint64_t kMaxRamPages = std::uint64_t{1} << 24U;
 inline constexpr std::size_t kCopyBytes = std::size_t{1} * 1024 * 1024;
 inline constexpr std::size_t kWritebackBytes = std::size_t{8} * 1024 * 1024;
 inline constexpr std::size_t kDigestBlockBytes = std::size_t{64} * 1024;

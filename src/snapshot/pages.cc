@@ -62,9 +62,12 @@ Result<std::vector<PageRun>> scan(int fd, std::uint64_t address, std::uint64_t s
     for (int i = 0; i < found; ++i) {
       const PageRegion& region = regions[static_cast<std::size_t>(i)];
       append(&runs, (region.start - address) / kPageBytes, (region.end - region.start) / kPageBytes);
+      arg.start = region.end;
     }
-    if (arg.walk_end <= arg.start) break;
-    arg.start = arg.walk_end;
+    // The kernel works in batches of 512 regions and lets walk_end stand where the last full one ended, so it
+    // may lie before regions already told.
+    if (static_cast<std::size_t>(found) < regions.size()) break;
+    arg.start = std::max(arg.start, arg.walk_end);
   }
   return runs;
 }
@@ -172,6 +175,8 @@ Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::v
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
   Header header{.magic = kMagic, .version = kFormatVersion, .page_bytes = kPageBytes, .runs = runs.size()};
   for (const PageRun& run : runs) header.pages += run.count;
+  // What could not be read back must not be written.
+  TRY(check_table(header, runs, kMaxRamPages, path));
   TRY(sys::write_all(file.get(), {reinterpret_cast<const char*>(&header), sizeof header}));
   TRY(sys::write_all(file.get(),
                      {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(PageRun)}));

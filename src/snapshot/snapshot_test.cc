@@ -81,6 +81,27 @@ TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
   EXPECT_EQ((*runs)[2].first, 63U);
 }
 
+// The kernel hands regions over in batches of its own and of the caller's; neither may show.
+TEST_F(Snapshot, EveryOfManyRunsIsFoundOnceAndInOrder) {
+  for (const std::uint64_t wanted : {511, 512, 513, 700, 1500, 4095, 4096, 4097, 9000}) {
+    const std::uint64_t bytes = 2 * wanted * kPageBytes;
+    const auto file = sys::open_file(path("memory"), O_RDWR | O_CREAT | O_TRUNC);
+    ASSERT_EQ(::ftruncate(file->get(), static_cast<off_t>(bytes)), 0);
+    auto* base = static_cast<char*>(
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file->get(), 0));
+    ASSERT_NE(base, MAP_FAILED);
+    for (std::uint64_t run = 0; run < wanted; ++run) base[2 * run * kPageBytes] = 'X';
+    const auto runs = dirty_pages(::getpid(), reinterpret_cast<std::uint64_t>(base), bytes);
+    ASSERT_TRUE(runs) << runs.error().to_string();
+    ASSERT_EQ(runs->size(), wanted);
+    for (std::uint64_t run = 0; run < wanted; ++run) {
+      ASSERT_EQ((*runs)[run].first, 2 * run);
+      ASSERT_EQ((*runs)[run].count, 1U);
+    }
+    ::munmap(base, bytes);
+  }
+}
+
 TEST_F(Snapshot, PagesComeBackWhereTheyWere) {
   const std::string file = memory_file("memory");
   const Ram before(file);
