@@ -99,6 +99,16 @@ asio::awaitable<void> Nursery::cancel_and_join() {
   co_await join();
 }
 
+Task<> Nursery::wait() {
+  while (!state_->children.empty()) {
+    const Result<> woken = co_await state_->emptied.wait();
+    if (woken) continue;
+    co_await cancel_and_join();
+    co_return woken;
+  }
+  co_return Result<>{};
+}
+
 // ---- waiting
 
 Task<> sleep_for(Milliseconds duration) {

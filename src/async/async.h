@@ -38,6 +38,8 @@ class Nursery {
   // Waits until all have returned; new ones may be spawned meanwhile.
   asio::awaitable<void> join();
   asio::awaitable<void> cancel_and_join();
+  // As join, but a cancelled caller cancels them too: kCanceled then, after all have returned.
+  Task<> wait();
 
  private:
   struct State;

@@ -31,15 +31,23 @@ Task<> ConnectionStream::write(std::string bytes) {
   co_return co_await connection_->stream.write({asio::buffer(bytes)});
 }
 
+// One direction may end long before the other; after an error nothing more can get through either.
 Task<> tunnel(ByteStream* a, ByteStream* b) {
-  const auto executor = co_await asio::this_coro::executor;
-  async::Nursery other(executor);
-  other.spawn("tunnel", pump(b, a));
-  Result<> done = co_await pump(a, b);
-  // After an error nothing more can get through.
-  if (!done) co_await other.cancel_and_join();
-  co_await other.join();
-  co_return done;
+  struct Shared {
+    async::Nursery both;
+    Result<> failure;
+  } shared{async::Nursery(co_await asio::this_coro::executor), {}};
+  auto direction = [](BodyReader* from, ByteStream* to, Shared* state) -> Task<> {
+    const Result<> done = co_await pump(from, to);
+    if (done || !state->failure) co_return Result<>{};
+    state->failure = done;
+    state->both.cancel();
+    co_return Result<>{};
+  };
+  shared.both.spawn("tunnel", direction(a, b, &shared));
+  shared.both.spawn("tunnel", direction(b, a, &shared));
+  CO_TRY(co_await shared.both.wait());
+  co_return shared.failure;
 }
 
 }  // namespace wrenn::net

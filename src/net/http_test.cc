@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "net/byte_stream.h"
 #include "net/websocket.h"
 
 namespace wrenn::net {
@@ -249,6 +250,34 @@ TEST(Http, QueriesAreDecoded) {
   EXPECT_EQ(head.query("name").value(), "J\xC3\xB6rg K");
   EXPECT_FALSE(head.query("bad"));
   EXPECT_FALSE(head.query("none"));
+}
+
+// A peer that sends nothing: for ever, or until it has ended its side.
+class QuietStream : public ByteStream {
+ public:
+  explicit QuietStream(bool ended) : ended_(ended) {}
+  Task<std::size_t> read(std::span<char>) override {
+    if (ended_) co_return std::size_t{0};
+    CO_TRY(co_await async::sleep_for(std::chrono::hours(1)));
+    co_return std::size_t{0};
+  }
+  Task<> write(std::string) override { co_return Result<>{}; }
+  void shutdown_send() override {}
+
+ private:
+  bool ended_;
+};
+
+TEST(Tunnel, EndsWhenCancelledThoughOneDirectionHasEnded) {
+  const auto body = []() -> Task<> {
+    QuietStream left(true);
+    QuietStream right(false);
+    const auto done = co_await async::with_timeout(tunnel(&left, &right), Milliseconds(50), "tunnel");
+    EXPECT_EQ(done.error().code(), Code::kDeadlineExceeded);
+    co_return Result<>{};
+  };
+  async::Loop loop(1);
+  EXPECT_TRUE(loop.run_plain(body()));
 }
 
 }  // namespace

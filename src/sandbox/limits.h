@@ -52,6 +52,9 @@ inline constexpr std::size_t kMiddleSamples = 240;
 inline constexpr std::size_t kMiddlesPerCoarse = 10;  // 5 min
 inline constexpr std::size_t kCoarseSamples = 288;
 inline constexpr Milliseconds kTransitionWait{10'000};
+// How often operations that must end are told so, and from when on that is worth a line in the log.
+inline constexpr Milliseconds kDropPeriod{500};
+inline constexpr Milliseconds kSlowDrop{5'000};
 inline constexpr Milliseconds kWarmUpLimit{30'000};
 
 }  // namespace wrenn::sandbox

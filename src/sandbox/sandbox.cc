@@ -45,16 +45,21 @@ asio::awaitable<void> Sandbox::finish(Operation* operation) {
 
 asio::awaitable<void> Sandbox::drop_operations() {
   *dropping_ = true;
-  for (Operation* operation : operations_) {
-    operation->dropped = true;
-    operation->nursery.cancel();
-    // One that was cancelled before its first step says nothing itself.
-    operation->finished = true;
-    operation->done.notify_all();
-  }
-  while (!operations_.empty()) {
-    const Result<> woken = co_await changed_.wait();
-    if (!woken) break;
+  for (auto waited = Milliseconds(0); !operations_.empty(); waited += kDropPeriod) {
+    for (Operation* operation : operations_) {
+      operation->dropped = true;
+      operation->nursery.cancel();
+      // One that was cancelled before its first step says nothing itself.
+      operation->finished = true;
+      operation->done.notify_all();
+    }
+    if (waited >= kSlowDrop) {
+      log::warn("sandbox {}: {} operations have not ended {} ms after their cancellation", record_.id,
+                operations_.size(), waited.count());
+    }
+    // A cancellation that met an operation between two waits is said again.
+    const Result<> woken = co_await changed_.wait_for(kDropPeriod);
+    if (!woken && woken.error().code() == Code::kCanceled) break;
   }
 }
 
