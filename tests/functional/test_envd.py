@@ -21,7 +21,8 @@ def fixture_guest(system, shared):
 
 
 def counter(api, sandbox_id):
-    return int(api.shell(sandbox_id, "cat /dev/shm/counter"))
+    """The counting program empties the file before each number."""
+    return int(api.shell(sandbox_id, "until n=$(cat /dev/shm/counter); [ -n \"$n\" ]; do :; done; echo $n"))
 
 
 def test_it_tells_its_version_and_what_it_uses(guest):
