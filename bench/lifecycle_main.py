@@ -84,7 +84,7 @@ def measure_many(system, count):
 
     wall, _ = timed(in_parallel, count, count, make_worker)
     time.sleep(3)
-    maps = [smaps(pid) for pids in leaks.vm_processes(system.root).values() for pid in pids]
+    maps = [smaps(pid) for pids in leaks.vm_processes().values() for pid in pids]
     private = [(each["Private_Dirty"] + each["Private_Clean"]) / 1024 for each in maps]
     rest = Rest(system)
     for sandbox_id in ids:

@@ -43,9 +43,9 @@ class SystemPool:
 
     def remember_driver(self, system):
         with open(system.agent.log_path, encoding="utf-8", errors="replace") as log:
-            found = re.search(r"VMM qemu \S+ on (kvm|tcg)", log.read())
+            found = re.search(r"VMM (qemu|firecracker) \S+ on (kvm|tcg)", log.read())
         if found:
-            self.driver = f"qemu-{found.group(1)}"
+            self.driver = f"qemu-{found.group(2)}" if found.group(1) == "qemu" else "firecracker"
 
     def close(self):
         if self.current is None:

@@ -115,6 +115,7 @@ Result<AgentConfig> read_config(const Getenv& getenv) {
   config.sandbox.snapshots_dir = path("AGENT_SNAPSHOTS_PATH", "/snapshots");
   config.sandbox.cache_dir = dir + "/cache";
   config.sandbox.driver = getenv("AGENT_DRIVER").value_or("auto");
+  config.sandbox.firecracker = path("AGENT_FIRECRACKER_BIN", "/bin/firecracker");
   config.sandbox.network.ready_slots = TRY(int_of(getenv, "AGENT_READY_SLOTS", 4, 0, 64));
   config.sandbox.network.max_slots = TRY(int_of(getenv, "AGENT_MAX_SANDBOXES", 4096, 1, 32'767));
   config.sandbox.network.internet = TRY(bool_of(getenv, "AGENT_INTERNET", true));

@@ -54,8 +54,8 @@ Task<> prepare(wrenn::sandbox::Manager* manager) {
 
 Task<> probe(const wrenn::sandbox::Config* config, wrenn::async::Loop* loop) {
   CO_TRY(wrenn::sys::mkdirs(config->cache_dir, 0700));
-  wrenn::vmm::DriverChoice choice{config->driver, config->kernels_dir + "/bzImage",
-                                  config->kernels_dir + "/initramfs.cpio.gz", config->cache_dir};
+  wrenn::vmm::DriverChoice choice{config->driver, config->kernels_dir, config->cache_dir,
+                                  config->firecracker};
   const auto driver = CO_TRY(co_await wrenn::vmm::choose_driver(loop->executor(), std::move(choice)));
   const wrenn::vmm::Shape shape = driver->base_shape();
   std::printf("{\"driver\":\"%s\",\"accel\":\"%s\",\"version\":\"%s\"}\n", shape.driver.c_str(),

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cli/config.h"
 #include "cli/context.h"
 
 namespace wrenn::cli {
@@ -14,25 +15,40 @@ struct Finding {
   std::string name;
   Verdict verdict = Verdict::kOk;
   std::string detail;
+  std::string why;
   std::string fix;
 };
 
-// The checks that look at this machine only. Blocking. `dir` is where Wrenn keeps its things, `programs` the
-// folder of its programs.
-std::vector<Finding> check_host(const std::string& dir, const std::string& programs);
-
-// "QEMU emulator version 7.2.19 (Debian ...)": {7, 2}; {0, 0} for anything else.
-struct Version {
-  int major = 0;
-  int minor = 0;
-  auto operator<=>(const Version&) const = default;
+// What a check is called and why it matters; makes its findings.
+struct Check {
+  const char* name;
+  const char* why;
+  Finding ok(std::string detail) const { return {name, Verdict::kOk, std::move(detail), why, ""}; }
+  Finding warn(std::string detail, std::string fix) const {
+    return {name, Verdict::kWarn, std::move(detail), why, std::move(fix)};
+  }
+  Finding bad(std::string detail, std::string fix) const {
+    return {name, Verdict::kFail, std::move(detail), why, std::move(fix)};
+  }
 };
-Version parse_qemu_version(std::string_view text);
 
-// The value in MiB of a line of /proc/meminfo.
-std::optional<std::uint64_t> meminfo_mib(std::string_view meminfo, std::string_view name);
+// Where the host agent has its things, by the same rules as the agent's own configuration.
+struct Places {
+  std::string dir;
+  std::string programs;     // folder of wrenn-agent
+  std::string firecracker;  // from AGENT_FIRECRACKER_BIN; empty: `dir`/bin, then the search path
+  std::string search_path;
+  std::string kernels;
+  std::string images;
+  std::string sandboxes;
+  std::string snapshots;
+};
+Places places_of(const std::string& dir, const std::string& programs, const Environment& environment);
 
-// True when the text of /proc/self/mounts shows what limits a VM: cgroup v2, or v1's cpu, memory and pids.
-bool has_cgroups(std::string_view mounts, std::string_view v2_controllers);
+// The checks that look at this machine only. Blocking.
+std::vector<Finding> check_host(const Places& places);
+
+// "20 ok, 2 warnings, 1 to be fixed".
+std::string summary(const std::vector<Finding>& findings);
 
 }  // namespace wrenn::cli

@@ -2,45 +2,87 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "cli/doctor_vmm.h"
 #include "cli/up.h"
 #include "sys/file.h"
 
 namespace wrenn::cli {
 namespace {
 
-TEST(Doctor, QemuVersions) {
-  EXPECT_EQ(parse_qemu_version("QEMU emulator version 7.2.19 (Debian 1:7.2)\nCopyright"), (Version{7, 2}));
-  EXPECT_EQ(parse_qemu_version("QEMU emulator version 10.0.0"), (Version{10, 0}));
-  EXPECT_EQ(parse_qemu_version("command not found"), Version{});
-  EXPECT_LT((Version{6, 9}), (Version{7, 2}));
+Environment variables(std::vector<std::pair<std::string, std::string>> all) {
+  return [all](std::string_view name) -> std::optional<std::string> {
+    for (const auto& [known, value] : all) {
+      if (known == name) return value;
+    }
+    return std::nullopt;
+  };
 }
 
-TEST(Doctor, Meminfo) {
-  const char* text = "MemTotal:       2048000 kB\nMemAvailable:    1048576 kB\n";
-  EXPECT_EQ(meminfo_mib(text, "MemAvailable"), 1024U);
-  EXPECT_EQ(meminfo_mib(text, "Available"), std::nullopt);
-  EXPECT_EQ(meminfo_mib(text, "SwapFree"), std::nullopt);
-}
-
-TEST(Doctor, Cgroups) {
-  EXPECT_TRUE(has_cgroups("", "cpuset cpu io memory pids\n"));
-  EXPECT_FALSE(has_cgroups("", "cpuset io memory pids"));
-  const std::string v1 =
-      "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,nosuid,cpu,cpuacct 0 0\n"
-      "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n";
-  EXPECT_FALSE(has_cgroups(v1, ""));
-  EXPECT_TRUE(has_cgroups(v1 + "cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0\n", ""));
-  EXPECT_FALSE(
-      has_cgroups("cgroup /x cgroup rw,cpuset,cpuacct 0 0\ncgroup /y cgroup rw,memory,pids 0 0\n", ""));
+TEST(Doctor, Places) {
+  const Places plain = places_of("/w", "/p", variables({}));
+  EXPECT_EQ(plain.images, "/w/images");
+  EXPECT_EQ(plain.firecracker, "");
+  const Places moved =
+      places_of("/w", "/p", variables({{"AGENT_IMAGES_PATH", "/i"}, {"AGENT_FIRECRACKER_BIN", "/f"}}));
+  EXPECT_EQ(moved.images, "/i");
+  EXPECT_EQ(moved.sandboxes, "/w/sandboxes");
+  EXPECT_EQ(moved.firecracker, "/f");
 }
 
 TEST(Doctor, EveryProblemHasAFix) {
-  for (const auto& finding : check_host("/nonexistent/wrenn", "/nonexistent")) {
+  const auto findings = check_host(places_of("/nonexistent/wrenn", "/nonexistent", process_environment()));
+  std::set<std::string> names;
+  for (const auto& finding : findings) {
     EXPECT_EQ(finding.fix.empty(), finding.verdict == Verdict::kOk) << finding.name;
+    EXPECT_FALSE(finding.detail.empty()) << finding.name;
+    EXPECT_FALSE(finding.why.empty()) << finding.name;
+    EXPECT_TRUE(names.insert(finding.name).second) << finding.name;
     if (finding.name == "guest image") {
       EXPECT_EQ(finding.verdict, Verdict::kFail);
     }
   }
+}
+
+std::optional<Finding> find(const std::vector<Finding>& findings, std::string_view name) {
+  for (const auto& finding : findings) {
+    if (finding.name == name) return finding;
+  }
+  return std::nullopt;
+}
+
+TEST(Doctor, FindsFirecracker) {
+  auto dir = sys::TempDir::make();
+  ASSERT_TRUE(dir && sys::mkdirs(dir->path() + "/bin"));
+  const auto script = [&](const char* name, const std::string& says) {
+    return sys::write_file(dir->path() + "/bin/" + name, "#!/bin/sh\necho '" + says + "'\n", 0755);
+  };
+  ASSERT_TRUE(script("firecracker", "Firecracker v1.14.3"));
+  const auto in_dir = check_monitors(places_of(dir->path(), "/nonexistent", variables({})));
+  ASSERT_TRUE(find(in_dir, "Firecracker") && find(in_dir, "jailer"));
+  EXPECT_EQ(find(in_dir, "Firecracker")->verdict, Verdict::kFail);
+  EXPECT_EQ(find(in_dir, "jailer")->verdict, Verdict::kWarn);
+
+  ASSERT_TRUE(script("jailer", "Jailer v1.14.4") && script("firecracker", "Firecracker v1.14.4"));
+  const auto on_path = check_monitors(
+      places_of("/nonexistent", "/nonexistent", variables({{"PATH", "/nowhere:" + dir->path() + "/bin"}})));
+  ASSERT_TRUE(find(on_path, "Firecracker") && find(on_path, "jailer"));
+  EXPECT_EQ(find(on_path, "Firecracker")->verdict, Verdict::kOk);
+  EXPECT_EQ(find(on_path, "jailer")->verdict, Verdict::kOk);
+
+  const auto wrong = check_monitors(
+      places_of(dir->path(), "/nonexistent", variables({{"AGENT_FIRECRACKER_BIN", "/nonexistent/f"}})));
+  ASSERT_TRUE(find(wrong, "Firecracker"));
+  EXPECT_EQ(find(wrong, "Firecracker")->verdict, Verdict::kWarn);
+  EXPECT_FALSE(find(wrong, "jailer"));
+}
+
+TEST(Doctor, Summary) {
+  constexpr Check kCheck{"name", "why"};
+  EXPECT_EQ(summary({}), "0 ok, 0 warnings, 0 to be fixed");
+  EXPECT_EQ(summary({kCheck.ok(""), kCheck.warn("", "f"), kCheck.bad("", "f"), kCheck.ok("")}),
+            "2 ok, 1 warning, 1 to be fixed");
 }
 
 TEST(UpState, RoundTrip) {

@@ -15,11 +15,13 @@ namespace wrenn::host {
 // eth0, one end of a veth pair out of 10.12.0.0/16 (/31 at offset 2N); on the host wrenn-vN and a route for
 // host_ip = 10.11.(N/256).(N%256) to it. nftables tables `wrenn` in the namespace and `wrenn_agent` on the
 // host drop by default: guest to host, to other guests, to private, link-local and metadata ranges, and
-// spoofed sources. Only the agent reaches the guest, at host_ip.
+// spoofed sources. Only the agent reaches the guest, at host_ip. The VM's monitor runs as user and group
+// `uid`, to whom tap0 belongs.
 struct Slot {
   int index = 0;
   std::string netns;
   std::string host_ip;
+  std::uint32_t uid = 0;
 };
 
 struct NetworkOptions {

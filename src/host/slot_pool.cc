@@ -96,7 +96,8 @@ SlotPool::~SlotPool() = default;
 Slot SlotPool::describe(int index) {
   return {.index = index,
           .netns = fmt::format("wrenn-{}", index),
-          .host_ip = fmt::format("10.11.{}.{}", index / 256, index % 256)};
+          .host_ip = fmt::format("10.11.{}.{}", index / 256, index % 256),
+          .uid = kFirstVmUid + static_cast<std::uint32_t>(index)};
 }
 
 Task<> SlotPool::start(std::vector<int> in_use) {

@@ -129,7 +129,8 @@ table ip wrenn_agent {{
 
 Result<> create_slot(int index) {
   const Addresses a = addresses_of(index);
-  const std::string ns = Slot(SlotPool::describe(index)).netns;
+  const Slot slot = SlotPool::describe(index);
+  const std::string& ns = slot.netns;
   const std::string veth = fmt::format("wrenn-v{}", index);
   TRY(run_with_input({"ip", "netns", "add", ns}, ""));
   const std::string outside = fmt::format(
@@ -143,12 +144,13 @@ Result<> create_slot(int index) {
       "link set lo up\n"
       "addr add {guest_end}/31 dev eth0\n"
       "link set eth0 up\n"
-      "tuntap add tap0 mode tap\n"
+      "tuntap add tap0 mode tap user {uid}\n"
       "link set tap0 address {mac}\n"
       "addr add 169.254.0.22/30 dev tap0\n"
       "link set tap0 up\n"
       "route add default via {host_end}\n",
-      fmt::arg("guest_end", a.guest_end), fmt::arg("host_end", a.host_end), fmt::arg("mac", kTapMac));
+      fmt::arg("guest_end", a.guest_end), fmt::arg("host_end", a.host_end), fmt::arg("mac", kTapMac),
+      fmt::arg("uid", slot.uid));
   TRY(run_with_input({"ip", "-batch", "-"}, outside));
   TRY(run_with_input({"ip", "-n", ns, "-batch", "-"}, inside));
   TRY(run_with_input({"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a)));

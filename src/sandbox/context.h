@@ -19,6 +19,7 @@ struct Config {
   std::string snapshots_dir;
   std::string cache_dir;
   std::string driver = "auto";
+  std::string firecracker;  // its binary
   host::NetworkOptions network;
 };
 

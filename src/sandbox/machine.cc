@@ -62,6 +62,8 @@ vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::
   spec.overlay = {paths.overlay, false};
   spec.memory_file = plan.memory_file;
   spec.netns = slot.netns;
+  spec.uid = slot.uid;
+  spec.gid = slot.uid;
   spec.cgroup_procs_files = context.cgroups->procs_files(plan.id);
   return spec;
 }

@@ -71,10 +71,9 @@ Task<> Manager::read_kernel_digest() {
 Task<> Manager::start() {
   CO_TRY(co_await lock_host());
   CO_TRY(co_await read_kernel_digest());
-  const std::string kernels = context_.config.kernels_dir;
   CO_TRY(sys::mkdirs(context_.config.cache_dir, 0700));
-  vmm::DriverChoice choice{context_.config.driver, kernels + "/bzImage", kernels + "/initramfs.cpio.gz",
-                           context_.config.cache_dir};
+  vmm::DriverChoice choice{context_.config.driver, context_.config.kernels_dir, context_.config.cache_dir,
+                           context_.config.firecracker};
   context_.driver = CO_TRY(co_await vmm::choose_driver(context_.executor, std::move(choice)));
   const vmm::Shape shape = context_.driver->base_shape();
   log::info("VMM {} {} on {}, CPU {}", shape.driver, shape.version, shape.accel, shape.cpu_model);

@@ -6,7 +6,9 @@
 #include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -309,6 +311,18 @@ TempDir::~TempDir() {
   if (path_.empty()) return;
   const Result<> removed = remove_tree(path_);
   if (!removed) log::warn("temporary folder: {}", removed.error().to_string());
+}
+
+Result<ShortPath> shorten(const std::string& path) {
+  const auto slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  Fd fd(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return fail_errno("open " + folder);
+  const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  std::string through = "/proc/self/fd/" + std::to_string(fd.get()) + "/" + name;
+  if (through.size() >= sizeof(sockaddr_un::sun_path))
+    return fail(Code::kInvalidArgument, path + ": name too long");
+  return ShortPath{.folder = std::move(fd), .path = std::move(through)};
 }
 
 }  // namespace wrenn::sys

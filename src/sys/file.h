@@ -54,6 +54,13 @@ Result<std::size_t> append_some(int from, int to, std::size_t limit);
 // An exclusive flock held as long as the Fd lives; kFailedPrecondition when another process holds it.
 Result<Fd> lock_file(const std::string& path);
 
+// A unix socket's address holds 107 characters: `path` by a shorter name that is good as long as `folder` is.
+struct ShortPath {
+  Fd folder;
+  std::string path;
+};
+Result<ShortPath> shorten(const std::string& path);
+
 // A fresh folder below $TMPDIR or /tmp, removed when destroyed.
 class TempDir {
  public:

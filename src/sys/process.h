@@ -22,6 +22,16 @@ struct Credentials {
   std::vector<gid_t> groups;
 };
 
+// A file system of its own for a child: `root` becomes its `/`, and of the host it sees only what is bound.
+struct Jail {
+  struct Bind {
+    std::string source;  // on the host: a file or folder
+    std::string target;  // exists below root, as a host path; mounted read-only, without set-uid and devices
+  };
+  std::string root;
+  std::vector<Bind> binds;
+};
+
 struct SpawnSpec {
   // argv[0] is searched in the child's PATH unless it holds a slash.
   std::vector<std::string> argv;
@@ -37,6 +47,9 @@ struct SpawnSpec {
   bool new_session = false;           // setsid: own session and process group
   bool controlling_terminal = false;  // descriptor 0 becomes it; needs new_session
   std::optional<Credentials> credentials;
+  std::optional<Jail> jail;                     // needs root; argv[0], env and cwd are then of the jail
+  bool new_pid_namespace = false;               // the child is its first process, and all die with it
+  bool no_new_privileges = false;               // nothing it executes can gain any
   std::string netns;                            // path of a network namespace to enter
   std::vector<std::string> cgroup_procs_files;  // the child writes its pid to each before exec
   std::optional<int> oom_score_adj;

@@ -6,6 +6,8 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -141,6 +143,26 @@ const char* become(const Credentials& who) {
   return nullptr;
 }
 
+// What a bind mount adds to its source's own flags is set by a second call only (mount(2)).
+const char* enter_jail(const Jail& jail) {
+  if (::unshare(CLONE_NEWNS) != 0) return "unshare";
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return "make mounts private";
+  const char* root = jail.root.c_str();
+  if (::mount(root, root, nullptr, MS_BIND, nullptr) != 0) return "mount jail";
+  for (const Jail::Bind& bind : jail.binds) {
+    const char* target = bind.target.c_str();
+    if (::mount(bind.source.c_str(), target, nullptr, MS_BIND, nullptr) != 0) return "bind into jail";
+    constexpr unsigned long kFlags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV;
+    if (::mount(nullptr, target, nullptr, kFlags, nullptr) != 0) return "make read-only in jail";
+  }
+  if (::chdir(root) != 0) return "enter jail";
+  // Old and new root on one spot: the old one is then on top and can go (pivot_root(2)).
+  if (::syscall(SYS_pivot_root, ".", ".") != 0) return "pivot_root";
+  if (::umount2(".", MNT_DETACH) != 0) return "leave the host's files";
+  if (::chdir("/") != 0) return "chdir";
+  return nullptr;
+}
+
 const char* prepare(const Plan& plan) {
   const SpawnSpec& spec = *plan.spec;
   for (const char* const* path = plan.procs_files; *path != nullptr; ++path) {
@@ -171,6 +193,10 @@ const char* prepare(const Plan& plan) {
     limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, *spec.max_open_files);
     ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, nullptr);
   }
+  if (spec.jail) {
+    if (const char* step = enter_jail(*spec.jail)) return step;
+  }
+  if (spec.no_new_privileges && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "no_new_privs";
   if (spec.credentials) {
     if (const char* step = become(*spec.credentials)) return step;
   }
@@ -267,7 +293,8 @@ Result<ChildProcess> clone_child(Plan* plan) {
   {
     const auto guard = child_table::lock();
     const BlockedSignals blocked;
-    pid = ::clone(child_main, stack.top(), kCloneFlags, plan, &pidfd);
+    const int flags = kCloneFlags | (plan->spec->new_pid_namespace ? CLONE_NEWPID : 0);
+    pid = ::clone(child_main, stack.top(), flags, plan, &pidfd);
     if (pid < 0) return fail_errno("clone");
     child_table::add(pid);
   }

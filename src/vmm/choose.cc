@@ -3,10 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/bytes.h"
 #include "base/log.h"
 #include "sys/file.h"
 #include "sys/process.h"
+#include "vmm/firecracker/firecracker_driver.h"
 #include "vmm/limits.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/qemu_driver.h"
@@ -24,32 +27,42 @@ std::string file_stamp(const std::string& path) {
   return fmt::format("{}@{}.{}.{}", path, info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
 }
 
-std::string probe_key(const DriverChoice& choice, const std::string& version) {
+std::string bzimage_of(const DriverChoice& choice) { return choice.kernels_dir + "/bzImage"; }
+std::string initramfs_of(const DriverChoice& choice) { return choice.kernels_dir + "/initramfs.cpio.gz"; }
+
+struct Candidate {
+  std::string name;  // and version
+  std::string kernel;
+  std::vector<std::string> argv;  // boots the probe guest, its console on standard output
+};
+
+std::string probe_key(const DriverChoice& choice, const Candidate& candidate) {
   const auto boot_id = sys::read_file("/proc/sys/kernel/random/boot_id");
-  return fmt::format("{} qemu-{} {} {}", boot_id ? std::string(trim(*boot_id)) : "unknown", version,
-                     file_stamp(choice.kernel), file_stamp(choice.initramfs));
+  return fmt::format("{} {} {} {}", boot_id ? std::string(trim(*boot_id)) : "unknown", candidate.name,
+                     file_stamp(candidate.kernel), file_stamp(initramfs_of(choice)));
 }
 
 // Nothing less than a guest that ran counts: /dev/kvm may open, and create VMs, where no guest ever gets on.
-bool kvm_runs_guests(const DriverChoice& choice) {
+bool kvm_runs_guests(const Candidate& candidate, std::chrono::seconds limit) {
   if (::access("/dev/kvm", R_OK | W_OK) != 0) return false;
   sys::SpawnSpec probe;
-  probe.argv = qemu::probe_command_line("kvm", choice.kernel, choice.initramfs);
-  const auto output = sys::run(std::move(probe), kProbeLimit);
+  probe.argv = candidate.argv;
+  const auto output = sys::run(std::move(probe), limit);
   return output && output->stdout_text.find(kProbeAnswer) != std::string::npos;
 }
 
-bool kvm_works(const DriverChoice& choice, const std::string& version) {
+bool kvm_works(const DriverChoice& choice, const Candidate& candidate) {
   const std::string cache = choice.cache_dir.empty() ? "" : choice.cache_dir + "/kvm-probe";
-  const std::string key = probe_key(choice, version);
+  const std::string key = probe_key(choice, candidate);
   if (!cache.empty()) {
     const auto known = sys::read_file(cache);
     if (known && *known == key + " yes\n") return true;
     if (known && *known == key + " no\n") return false;
   }
-  log::info("checking whether KVM runs guests here (up to {} s)", kProbeLimit.count());
-  const bool works = kvm_runs_guests(choice);
-  log::info("KVM {}", works ? "runs guests" : "runs no guest here, guests are emulated");
+  const auto limit = choice.preference == "auto" ? kProbeLimit : kPatientProbeLimit;
+  log::info("checking whether KVM runs guests here (up to {} s)", limit.count());
+  const bool works = kvm_runs_guests(candidate, limit);
+  log::info("KVM {}", works ? "runs guests" : "runs no guest here");
   if (!cache.empty()) {
     const auto kept = sys::write_file_atomic(cache, key + (works ? " yes\n" : " no\n"));
     if (!kept) log::warn("cannot remember the KVM check: {}", kept.error().message());
@@ -57,21 +70,49 @@ bool kvm_works(const DriverChoice& choice, const std::string& version) {
   return works;
 }
 
-struct Machine {
-  std::string accel;
-  std::string version;
-};
+std::unexpected<Error> kvm_unusable() {
+  return fail(Error(Code::kFailedPrecondition, "KVM runs no guest on this host").with_reason("kvm_unusable"));
+}
 
-Result<Machine> examine(const DriverChoice& choice) {
-  Machine machine{.accel = "tcg", .version = TRY(qemu::binary_version())};
-  if (choice.preference == "qemu-tcg") return machine;
-  const bool works = kvm_works(choice, machine.version);
-  if (works) machine.accel = "kvm";
-  if (!works && choice.preference == "qemu-kvm") {
-    return fail(
-        Error(Code::kFailedPrecondition, "KVM runs no guest on this host").with_reason("kvm_unusable"));
+Result<std::shared_ptr<Driver>> make_firecracker(const asio::any_io_executor& executor,
+                                                 const DriverChoice& choice) {
+  auto driver = TRY(firecracker::FirecrackerDriver::make(executor, choice.firecracker));
+  const auto folder = TRY(sys::TempDir::make("wrenn-probe"));
+  const std::string kernel = choice.kernels_dir + "/vmlinux";
+  const std::string config = folder.path() + "/config.json";
+  TRY(sys::write_file(config, firecracker::probe_config(kernel, initramfs_of(choice))));
+  const Candidate candidate{.name = "firecracker-" + driver->base_shape().version,
+                            .kernel = kernel,
+                            .argv = {choice.firecracker, "--no-api", "--config-file", config}};
+  if (!kvm_works(choice, candidate)) return kvm_unusable();
+  return driver;
+}
+
+Result<std::shared_ptr<Driver>> make_qemu(const asio::any_io_executor& executor, const DriverChoice& choice) {
+  std::string version = TRY(qemu::binary_version());
+  std::string accel = "tcg";
+  if (choice.preference != "qemu-tcg") {
+    const std::string kernel = bzimage_of(choice);
+    const Candidate candidate{.name = "qemu-" + version,
+                              .kernel = kernel,
+                              .argv = qemu::probe_command_line("kvm", kernel, initramfs_of(choice))};
+    const bool works = kvm_works(choice, candidate);
+    if (works) accel = "kvm";
+    if (!works && choice.preference == "qemu-kvm") return kvm_unusable();
   }
-  return machine;
+  const std::string lent = choice.cache_dir.empty() ? "/tmp" : choice.cache_dir;
+  return TRY(qemu::QemuDriver::make(executor, accel, std::move(version), lent));
+}
+
+Result<std::shared_ptr<Driver>> make_driver(const asio::any_io_executor& executor,
+                                            const DriverChoice& choice) {
+  if (choice.preference == "firecracker") return make_firecracker(executor, choice);
+  if (choice.preference == "auto" && !choice.firecracker.empty() && sys::exists(choice.firecracker)) {
+    auto driver = make_firecracker(executor, choice);
+    if (driver) return driver;
+    log::warn("Firecracker is installed but not used: {}", driver.error().message());
+  }
+  return make_qemu(executor, choice);
 }
 
 }  // namespace
@@ -84,14 +125,15 @@ std::string default_kernel_args() {
 }
 
 Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, DriverChoice choice) {
-  if (choice.preference != "auto" && choice.preference != "qemu-kvm" && choice.preference != "qemu-tcg") {
-    co_return fail(Error(Code::kInvalidArgument,
-                         "the driver must be auto, qemu-kvm or qemu-tcg, not " + choice.preference)
-                       .with_field("AGENT_DRIVER"));
+  constexpr std::string_view kKnown[] = {"auto", "firecracker", "qemu-kvm", "qemu-tcg"};
+  if (std::ranges::find(kKnown, choice.preference) == std::end(kKnown)) {
+    co_return fail(
+        Error(Code::kInvalidArgument,
+              "the driver must be auto, firecracker, qemu-kvm or qemu-tcg, not " + choice.preference)
+            .with_field("AGENT_DRIVER"));
   }
   asio::thread_pool pool(1);
-  const Machine machine = CO_TRY(co_await async::offload(pool, [choice] { return examine(choice); }));
-  co_return std::make_shared<qemu::QemuDriver>(executor, machine.accel, machine.version);
+  co_return co_await async::offload(pool, [executor, choice] { return make_driver(executor, choice); });
 }
 
 }  // namespace wrenn::vmm

@@ -13,10 +13,12 @@ inline constexpr std::chrono::seconds kCommandLimit{10};
 inline constexpr std::chrono::seconds kDiskCommandLimit{60};
 // From SIGKILL to the process being gone; exit frees all of the guest's memory.
 inline constexpr std::chrono::seconds kKillLimit{30};
-// Booting the probe guest under KVM; it takes well below a second where KVM works.
+// Booting the probe guest under KVM; it takes well below a second where KVM works. Whoever names the driver
+// has a reason, nested virtualisation perhaps, and may wait longer.
 inline constexpr std::chrono::seconds kProbeLimit{4};
+inline constexpr std::chrono::seconds kPatientProbeLimit{30};
 // One message of the monitor.
-inline constexpr std::size_t kMaxQmpMessageBytes = std::size_t{1024} * 1024;
+inline constexpr std::size_t kMaxMonitorMessageBytes = std::size_t{1024} * 1024;
 // What is kept of a monitor's own error output.
 inline constexpr std::size_t kMonitorLogBytes = std::size_t{64} * 1024;
 inline constexpr int kMaxVcpus = 32;

@@ -64,7 +64,7 @@ std::uint64_t now_ns() {
 
 }  // namespace
 
-Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size) {
+Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size, RamKind kind) {
   std::optional<Mapping> run;  // neighbouring mappings of one file count as one
   std::optional<RamRegion> found;
   int matches = 0;
@@ -79,11 +79,13 @@ Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size) {
     const auto eol = maps.find('\n');
     const auto mapping = parse_mapping(maps.substr(0, eol));
     maps = eol == std::string_view::npos ? std::string_view{} : maps.substr(eol + 1);
-    if (!mapping || mapping->permissions != "rw-p" || mapping->inode == "0") {
+    const bool of_file = mapping && mapping->inode != "0";
+    if (!mapping || mapping->permissions != "rw-p" || of_file != (kind == RamKind::kFile)) {
       close_run();
       continue;
     }
-    if (run && run->end == mapping->begin && run->inode == mapping->inode && run->device == mapping->device) {
+    if (of_file && run && run->end == mapping->begin && run->inode == mapping->inode &&
+        run->device == mapping->device) {
       run->end = mapping->end;
       continue;
     }

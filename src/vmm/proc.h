@@ -6,10 +6,14 @@
 
 namespace wrenn::vmm {
 
-// Finds guest RAM in the text of /proc/PID/maps: the one private writable file mapping of `size` bytes. The
-// name of the file does not matter, it may have been renamed or deleted. kInternal unless there is exactly
-// one.
-Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size);
+enum class RamKind {
+  kFile,       // a private mapping of a memory file
+  kAnonymous,  // of nothing
+};
+// Finds guest RAM in the text of /proc/PID/maps: the one private writable mapping of this kind and `size`
+// bytes. The name of a file does not matter, it may have been renamed or deleted. kInternal unless there is
+// exactly one.
+Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size, RamKind kind = RamKind::kFile);
 
 // CPU time and resident memory from /proc. kNotFound when the process is gone.
 Result<VmStats> read_stats(pid_t pid);

@@ -43,14 +43,24 @@ struct VmSpec {
   // privately and never written.
   std::string memory_file;
   std::string netns;  // name below /run/netns; the VMM starts inside it
+  // The monitor's own user and group, no other VM's and not root's.
+  uid_t uid = 0;
+  gid_t gid = 0;
   std::string tap = "tap0";
   std::string mac = "02:FC:00:00:00:05";
-  // File for the guest's console output; empty: no serial port, which is right for anything untrusted since
-  // the file is unbounded. A load must say the same as its boot.
+  // File for the guest's console output; empty: none, which is right for anything untrusted since the file is
+  // unbounded. A load must say the same as its boot.
   std::string serial_log;
   // The new process writes its pid to each before exec, so that nothing of the VM runs outside its cgroup.
   std::vector<std::string> cgroup_procs_files;
 };
+
+// kInvalidArgument naming what cannot be run: sizes out of range, a line break, no user of its own.
+Result<> check_spec(const VmSpec& spec);
+// kFailedPrecondition reason "incompatible_vmm" unless a VM of shape `wanted` runs under driver `ours`.
+Result<> check_same_machine(const Shape& wanted, const Shape& ours);
+// kDataLoss unless the memory file is as big as the shape says.
+Result<> check_memory_file(const VmSpec& spec);
 
 // Kernel arguments every guest should boot with (VmSpec::kernel_args).
 std::string default_kernel_args();
@@ -107,14 +117,15 @@ class Driver {
   virtual Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) = 0;
 };
 
-// Chooses by `preference`: "auto", "qemu-kvm", "qemu-tcg" (later "firecracker"). auto proves KVM by booting
-// `kernel` with `initramfs` for a few seconds and remembers the answer in `cache_dir` by boot id, kernel and
-// VMM version.
+// Chooses by `preference`: "auto", "firecracker", "qemu-kvm", "qemu-tcg". auto is Firecracker where its
+// binary is there and KVM runs guests, else QEMU with KVM, else QEMU with emulation. KVM is proved by booting
+// the guest kernel for a few seconds; the answer is remembered in `cache_dir` by boot id, kernel and VMM
+// version.
 struct DriverChoice {
   std::string preference = "auto";
-  std::string kernel;
-  std::string initramfs;
-  std::string cache_dir;
+  std::string kernels_dir;  // bzImage, vmlinux, initramfs.cpio.gz
+  std::string cache_dir;    // also for files that the drivers lend their VMs; empty: a folder below /tmp
+  std::string firecracker;  // its binary, with `jailer` beside it; empty or absent: not installed
 };
 Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, DriverChoice choice);
 

@@ -33,6 +33,8 @@ VmSpec small_vm() {
   spec.base = {.path = "/base", .read_only = true};
   spec.overlay = {.path = "/over,lay", .read_only = false};
   spec.memory_file = "/mem";
+  spec.uid = 70000;
+  spec.gid = 70000;
   return spec;
 }
 
@@ -60,6 +62,15 @@ TEST(FindRam, JoinsNeighboursOfOneFileOnly) {
       find_ram("7f1000000000-7f1008000000 rw-p 00000000 fe:00 12 /memory\n"
                "7f1008000000-7f1010000000 rw-p 00000000 fe:00 13 /memory2\n",
                256 * kMiB));
+}
+
+TEST(FindRam, TakesAnonymousMemoryOnlyWhereAsked) {
+  const std::string_view maps =
+      "7f1000000000-7f1010000000 rw-p 00000000 fe:00 12 /memory\n"
+      "7f2000000000-7f2010000000 rw-p 00000000 00:00 0 \n"
+      "7f2010000000-7f2010001000 rw-p 00000000 00:00 0 \n";
+  EXPECT_EQ(find_ram(maps, 256 * kMiB)->address, 0x7f1000000000U);
+  EXPECT_EQ(find_ram(maps, 256 * kMiB, RamKind::kAnonymous)->address, 0x7f2000000000U);
 }
 
 TEST(FindRam, RefusesToGuess) {
@@ -116,22 +127,22 @@ TEST(CommandLine, LoadsPausedWithTheSameDevicesAsBoot) {
 }
 
 TEST(CheckSpec, RefusesBadShapesAndSmuggledLines) {
-  EXPECT_TRUE(qemu::check_spec(small_vm()));
+  EXPECT_TRUE(check_spec(small_vm()));
   VmSpec spec = small_vm();
   spec.shape.vcpus = 33;
-  EXPECT_FALSE(qemu::check_spec(spec));
+  EXPECT_FALSE(check_spec(spec));
   spec = small_vm();
   spec.shape.memory_mib = 127;
-  EXPECT_FALSE(qemu::check_spec(spec));
+  EXPECT_FALSE(check_spec(spec));
   spec = small_vm();
   spec.kernel_args = "a\nb";
-  EXPECT_FALSE(qemu::check_spec(spec));
+  EXPECT_FALSE(check_spec(spec));
   spec = small_vm();
   spec.netns = "../../etc";
-  EXPECT_FALSE(qemu::check_spec(spec));
+  EXPECT_FALSE(check_spec(spec));
   spec = small_vm();
-  spec.shape.driver = "firecracker";
-  EXPECT_FALSE(qemu::check_spec(spec));
+  spec.uid = 0;
+  EXPECT_FALSE(check_spec(spec));
 }
 
 // A peer that sends `script` and hangs up: what a QEMU that dies or talks nonsense looks like.

@@ -108,7 +108,7 @@ def truth(system, sandbox_id):
     """The one state on which row, agent and host agree; raises while they do not."""
     row = system.api.status(sandbox_id)
     agent = system.rpc.status(sandbox_id)
-    processes = leaks.vm_processes(system.root).get(sandbox_id, [])
+    processes = leaks.vm_processes().get(sandbox_id, [])
     wanted = {"running": ("running", 1), "paused": ("paused", 0), "stopped": (None, 0), "error": (None, 0)}
     assert row in wanted, f"the row is {row}"
     assert (agent, len(processes)) == wanted[row], f"row {row}, agent {agent}, processes {processes}"
@@ -153,11 +153,11 @@ def converge(system, before, had_mark):
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name.replace(" ", "-"))
 def test_vmm_killed(system, api, point):
     sandbox_id = bring_to(api, point)
-    known = set(leaks.vm_processes(system.root))
+    known = set(leaks.vm_processes())
     thread = act_in_thread(api, point, sandbox_id) if point.act else None
     time.sleep(point.delay_sec)
     # The VM of the sandbox, or the one that is being created right now.
-    victims = [pid for key, pids in leaks.vm_processes(system.root).items() for pid in pids
+    victims = [pid for key, pids in leaks.vm_processes().items() for pid in pids
                if key == sandbox_id or (sandbox_id is None and key not in known)]
     for pid in victims:
         os.kill(pid, 9)

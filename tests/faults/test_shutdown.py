@@ -33,7 +33,7 @@ def test_the_reaper_finishes_a_pause_at_shutdown(api, system, make, no_leaks):
     assert system.agent.stop() == 0
     assert time.monotonic() - began < 30
     assert phase(system, sandbox_id) == "paused", "the agent left a pause half done"
-    assert leaks.vm_processes(system.root) == {}
+    assert leaks.vm_processes() == {}
     assert os.path.exists(f"{system.snapshots}/{sandbox_id}/manifest.json")
     system.start_agent()
     system.wait_status(sandbox_id, "paused", 10)
@@ -79,7 +79,7 @@ def test_a_snapshot_that_was_changed_is_refused(api, system, make):
         pages.write(bytes([byte[0] ^ 0xFF]))
     response = api.request("POST", f"/v1/sandboxes/{sandbox_id}/resume")
     assert response.status_code in (409, 502), response.text
-    assert leaks.vm_processes(system.root).get(sandbox_id) is None
+    assert leaks.vm_processes().get(sandbox_id) is None
     assert api.status(sandbox_id) == "paused"
     api.destroy(sandbox_id)
 

@@ -7,8 +7,8 @@ import subprocess
 READY_SLOTS = 4  # network slots an agent keeps prepared
 
 
-def vm_processes(root):
-    """Pids of VM monitors whose command line names a file below `root`, by sandbox id ("" when there is none)."""
+def vm_processes():
+    """Pids of VM monitors by the id of their sandbox; a host has one agent, so all are its."""
     found = {}
     for folder in glob.glob("/proc/[0-9]*"):
         try:
@@ -16,10 +16,10 @@ def vm_processes(root):
                 command = cmdline.read().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if "qemu-system" not in command.split(" ", 1)[0] or root not in command:
-            continue
-        match = re.search(r"/sandboxes/([A-Za-z0-9_-]+)/", command)
-        found.setdefault(match.group(1) if match else "", []).append(int(os.path.basename(folder)))
+        program = os.path.basename(command.split(" ", 1)[0])
+        match = re.search(r"(?:guest=|--id[= ])([A-Za-z0-9_-]+)", command)
+        if match and program in ("qemu-system-x86_64", "firecracker", "jailer"):
+            found.setdefault(match.group(1), []).append(int(os.path.basename(folder)))
     return found
 
 
@@ -70,7 +70,7 @@ def problems(system, own_mounts=()):
     moving = {key: each["status"] for key, each in sandboxes.items() if key not in running | paused}
     if moving:
         out.append(f"in a transition: {moving}")
-    processes = vm_processes(system.root)
+    processes = vm_processes()
     if set(processes) != running:
         out.append(f"VM processes of {sorted(processes)}, running sandboxes {sorted(running)}")
     for key, pids in processes.items():
@@ -94,7 +94,7 @@ def problems(system, own_mounts=()):
 def problems_when_stopped(system, own_mounts=()):
     """After the last sandbox was destroyed and the agent ended nothing may be left."""
     out = []
-    for what, found in (("VM processes", vm_processes(system.root)), ("namespaces", namespaces()), ("links", links()),
+    for what, found in (("VM processes", vm_processes()), ("namespaces", namespaces()), ("links", links()),
                         ("cgroups", cgroups()), ("sandbox folders", entries(system.sandboxes)),
                         ("snapshot folders", entries(system.snapshots)),
                         ("mounts", sorted(set(mounts(system.root)) - set(own_mounts))),

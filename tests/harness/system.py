@@ -77,6 +77,7 @@ class System:
             "AGENT_SNAPSHOTS_PATH": self.snapshots,
             "AGENT_SHARED_SECRET": self.secret,
             "AGENT_DRIVER": driver,
+            "AGENT_FIRECRACKER_BIN": f"{BASE}/bin/firecracker",
             "LOG_LEVEL": "debug" if os.environ.get("WRENN_TEST_DEBUG") else "info",
         }
         self.agent = Program("wrenn-agent", [f"{BUILDS}/wrenn-agent", "serve"], self.env, f"{self.root}/agent.log")
@@ -141,7 +142,7 @@ class System:
         finally:
             self.cp.kill()
             self.agent.kill()
-            for pids in leaks.vm_processes(self.root).values():
+            for pids in leaks.vm_processes().values():
                 for pid in pids:
                     os.kill(pid, 9)
             for point in self.own_mounts:
@@ -183,7 +184,7 @@ class System:
         return wait.until(reached, limit_sec, f"{sandbox_id} to be {' or '.join(sorted(wanted))}", every_sec=0.1)
 
     def vm_pid(self, sandbox_id):
-        pids = leaks.vm_processes(self.root).get(sandbox_id, [])
+        pids = leaks.vm_processes().get(sandbox_id, [])
         assert len(pids) == 1, f"{sandbox_id} has VM processes {pids}"
         return pids[0]
 

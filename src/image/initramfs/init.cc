@@ -1,7 +1,7 @@
 // The guest's first program, run by the kernel from the initramfs as PID 1. It loads the kernel modules named
 // in /modules/order, joins the read-only base disk (vda) and the sandbox's own disk (vdb) by overlayfs, makes
 // that the root, and becomes `/usr/local/bin/envd init`. With the kernel argument `wrenn.probe` it only says
-// that the machine runs guests, and powers off. Plain POSIX on a static libc: it must stay small and has
+// that the machine runs guests, and ends it. Plain POSIX on a static libc: it must stay small and has
 // nobody to report to but the console.
 #include <dirent.h>
 #include <fcntl.h>
@@ -22,17 +22,16 @@ namespace {
 constexpr int kDiskWaitMs = 5000;
 constexpr const char* kGuestAgent = "/usr/local/bin/envd";
 
-[[noreturn]] void power_off() {
+// A reset, since not every machine has a power switch; all monitors end at the first one.
+[[noreturn]] void end_vm() {
   sync();
-  reboot(RB_POWER_OFF);
-  // Without a power switch a reset ends the VM too: the monitor runs with -no-reboot.
   reboot(RB_AUTOBOOT);
   for (;;) pause();
 }
 
 [[noreturn]] void die(const char* what) {
   dprintf(STDERR_FILENO, "wrenn-init: %s: %s\n", what, strerror(errno));
-  power_off();
+  end_vm();
 }
 
 void sleep_ms(long ms) {
@@ -137,7 +136,7 @@ int main() {
   if (!read_text("/proc/cmdline", cmdline)) die("read /proc/cmdline");
   if (has_argument(cmdline, "wrenn.probe")) {
     dprintf(STDOUT_FILENO, "WRENN-PROBE-OK\n");
-    power_off();
+    end_vm();
   }
   load_modules();
   mount_root();

@@ -20,9 +20,8 @@ enum class Start {
 // The processor guests see. A snapshot loads only under the model it was made with.
 std::string cpu_model(const std::string& accel);
 
-// Checks what ends up on the command line: shape ranges, and that no value can smuggle in another option.
-Result<> check_spec(const VmSpec& spec);
-// argv of a VM. `tsc_khz`: speed of the counter an emulated guest sees; 0 leaves it to the guest's kernel.
+// argv of a VM whose files are at spec's paths in its jail. `tsc_khz`: speed of the counter an emulated guest
+// sees; 0 leaves it to the guest's kernel.
 std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint64_t tsc_khz);
 // argv of a diskless guest that boots `kernel` to the probe of `initramfs`, its console on standard output.
 std::vector<std::string> probe_command_line(const std::string& accel, const std::string& kernel,

@@ -2,29 +2,26 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "sys/file.h"
 #include "sys/process.h"
+#include "vmm/jail.h"
 #include "vmm/limits.h"
+#include "vmm/qemu/preload.h"
 
 namespace wrenn::vmm::qemu {
 namespace {
 
 constexpr std::chrono::seconds kVersionLimit{10};
-// The kernel should take a VM before the agent when memory runs out.
-constexpr int kOomScoreAdj = 500;
+constexpr const char* kPreload = "/preload.so";
+// All that QEMU needs of the host: itself, its libraries, its firmware. Debian's places.
+constexpr const char* kLentFolders[] = {"/usr/lib", "/usr/lib64", "/usr/share/qemu", "/usr/share/seabios"};
+constexpr const char* kLentFiles[] = {"/usr/bin/qemu-system-x86_64", "/etc/ld.so.cache"};
 
-// Full size from the start and sealed: QEMU's writes beyond it fail, so a guest that makes QEMU complain
-// cannot fill anything.
-Result<sys::Fd> make_log() {
-  sys::Fd fd(::memfd_create("wrenn-vmm-log", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd) return fail_errno("memfd_create");
-  if (::ftruncate(fd.get(), static_cast<off_t>(kMonitorLogBytes)) != 0) return fail_errno("ftruncate log");
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
-    return fail_errno("seal log");
-  return fd;
+Result<> make_place(const std::string& path) {
+  TRY(sys::mkdirs(path.substr(0, path.rfind('/'))));
+  return sys::write_file(path, "");
 }
 
 Result<> make_memory_file(const std::string& path, std::uint64_t size) {
@@ -33,23 +30,22 @@ Result<> make_memory_file(const std::string& path, std::uint64_t size) {
   return {};
 }
 
-Result<> check_same_machine(const Shape& wanted, const Shape& ours) {
-  if (wanted.accel == ours.accel && wanted.version == ours.version && wanted.cpu_model == ours.cpu_model)
-    return {};
-  return fail(Error(Code::kFailedPrecondition,
-                    fmt::format("made by QEMU {} ({}, {}), this host runs {} ({}, {})", wanted.version,
-                                wanted.accel, wanted.cpu_model, ours.version, ours.accel, ours.cpu_model))
-                  .with_reason("incompatible_vmm"));
-}
-
 }  // namespace
 
-QemuDriver::QemuDriver(asio::any_io_executor executor, std::string accel, std::string version)
-    : executor_(std::move(executor)) {
-  shape_.driver = "qemu";
-  shape_.cpu_model = cpu_model(accel);
-  shape_.accel = std::move(accel);
-  shape_.version = std::move(version);
+QemuDriver::QemuDriver(asio::any_io_executor executor, Shape shape, std::string preload)
+    : executor_(std::move(executor)), shape_(std::move(shape)), preload_(std::move(preload)) {}
+
+Result<std::shared_ptr<QemuDriver>> QemuDriver::make(asio::any_io_executor executor, std::string accel,
+                                                     std::string version, const std::string& lent_dir) {
+  Shape shape;
+  shape.driver = "qemu";
+  shape.cpu_model = cpu_model(accel);
+  shape.accel = std::move(accel);
+  shape.version = std::move(version);
+  const std::string preload = lent_dir + "/read-only-memory.so";
+  TRY(sys::mkdirs(lent_dir, 0755));
+  TRY(sys::write_file_atomic(preload, read_only_memory_library(), 0644));
+  return std::shared_ptr<QemuDriver>(new QemuDriver(std::move(executor), std::move(shape), preload));
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
@@ -65,44 +61,52 @@ Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
 
 Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, std::string device_state, FillMemory fill) {
   CO_TRY(check_spec(spec));
-  const auto size = CO_TRY(sys::file_size(spec.memory_file));
-  if (size != static_cast<std::uint64_t>(spec.shape.memory_mib) << 20) {
-    co_return fail(Error(Code::kDataLoss, fmt::format("{} has {} bytes, not {} MiB", spec.memory_file, size,
-                                                      spec.shape.memory_mib))
-                       .with_reason("snapshot_corrupt"));
-  }
+  CO_TRY(check_memory_file(spec));
   co_return co_await start(std::move(spec), Start::kLoad, std::move(device_state), std::move(fill));
+}
+
+Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, const std::string& device_state) const {
+  sys::Jail jail{.root = jail_path(spec), .binds = {}};
+  TRY(vmm::make_jail(jail.root, spec, device_state));
+  for (const char* folder : kLentFolders) {
+    if (!sys::is_directory(folder)) continue;
+    TRY(sys::mkdirs(jail.root + folder));
+    jail.binds.push_back({folder, jail.root + folder});
+  }
+  for (const char* file : kLentFiles) {
+    TRY(make_place(jail.root + file));
+    jail.binds.push_back({file, jail.root + file});
+  }
+  TRY(make_place(jail.root + kPreload));
+  jail.binds.push_back({preload_, jail.root + kPreload});
+  for (const char* name : {"lib", "lib64"}) {
+    if (::symlink((std::string("usr/") + name).c_str(), (jail.root + "/" + name).c_str()) != 0)
+      return fail_errno(std::string("symlink ") + name);
+  }
+  TRY(add_device(jail.root, spec, "net/tun", kMiscMajor, kTunMinor));
+  if (shape_.accel == "kvm") TRY(add_device(jail.root, spec, "kvm", kMiscMajor, kKvmMinor));
+  return jail;
 }
 
 Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::string device_state,
                                                   std::uint64_t tsc_khz) const {
-  const sys::Fd listener = TRY(listen_unix(qmp_path(spec)));
-  sys::Fd log = TRY(make_log());
   sys::SpawnSpec process;
-  process.argv = command_line(spec, how, tsc_khz);
+  process.jail = TRY(make_jail(spec, device_state));
+  const sys::Fd listener = TRY(listen_unix(qmp_path(spec)));
+  process.argv = command_line(spec_in_jail(spec), how, tsc_khz);
   // One malloc arena: QEMU's threads would otherwise keep one each.
-  process.env = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C",
-                 "MALLOC_ARENA_MAX=1"};
-  process.cwd = "/";
-  process.stdout_fd = log.get();
-  process.stderr_fd = log.get();
+  process.env = {"PATH=/usr/bin", "LC_ALL=C", "MALLOC_ARENA_MAX=1", std::string("LD_PRELOAD=") + kPreload};
   process.extra_fds.emplace_back(listener.get(), kQmpListenFd);
   sys::Fd state;
   if (how == Start::kLoad) {
     state = TRY(sys::open_file(device_state, O_RDONLY));
     process.extra_fds.emplace_back(state.get(), kStateFd);
   }
-  process.new_session = true;
-  process.oom_score_adj = kOomScoreAdj;
+  process.credentials = sys::Credentials{.uid = spec.uid, .gid = spec.gid, .groups = {}};
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
-  sys::ChildProcess child = TRY(sys::spawn(process));
-  // A child cannot be recycled before it is reaped, so both answers are about it.
-  ProcessIdentity identity{.pid = child.pid(), .start_time = 0};
-  if (const auto started = sys::process_start_time(child.pid())) identity.start_time = *started;
-  sys::Fd pidfd = TRY(sys::duplicate(child.pidfd()));
-  return std::make_shared<QemuVm>(executor_, std::move(spec), identity, std::move(pidfd), std::move(child),
-                                  std::move(log));
+  VmProcess started = TRY(VmProcess::start(std::move(process)));
+  return std::make_shared<QemuVm>(executor_, std::move(spec), std::move(started));
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, std::string device_state,
@@ -127,19 +131,9 @@ Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, std::string 
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::adopt(VmSpec spec, ProcessIdentity process) {
-  const auto gone = [&process] {
-    return fail(Code::kNotFound, fmt::format("the VM process {} is gone", process.pid));
-  };
-  auto pidfd = sys::open_pidfd(process.pid);
-  if (!pidfd) co_return gone();
-  // Compared after the pidfd is open: from here on the number cannot pass to another process unnoticed.
-  const auto started = sys::process_start_time(process.pid);
-  if (!started || *started != process.start_time) co_return gone();
-  sys::Fd log(::open(fmt::format("/proc/{}/fd/2", process.pid).c_str(), O_RDONLY | O_CLOEXEC));
-  auto vm = std::make_shared<QemuVm>(executor_, std::move(spec), process, std::move(*pidfd), std::nullopt,
-                                     std::move(log));
+  auto vm = std::make_shared<QemuVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
   const auto connected = co_await vm->connect(kCommandLimit);
-  if (!connected && !vm->alive()) co_return gone();
+  if (!connected && !vm->alive()) co_return fail(Code::kNotFound, "the VM process is gone");
   if (!connected) co_return std::unexpected(connected.error());
   co_return vm;
 }

@@ -12,8 +12,9 @@ namespace wrenn::vmm::qemu {
 
 class QemuDriver final : public Driver {
  public:
-  // `accel`: "kvm" or "tcg"; `version`: of the QEMU binary.
-  QemuDriver(asio::any_io_executor executor, std::string accel, std::string version);
+  // `accel`: "kvm" or "tcg"; `version`: of the QEMU binary. `lent_dir` gets the files lent to every VM.
+  static Result<std::shared_ptr<QemuDriver>> make(asio::any_io_executor executor, std::string accel,
+                                                  std::string version, const std::string& lent_dir);
 
   Shape base_shape() const override { return shape_; }
   Task<std::shared_ptr<Vm>> boot(VmSpec spec) override;
@@ -21,12 +22,15 @@ class QemuDriver final : public Driver {
   Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
 
  private:
+  QemuDriver(asio::any_io_executor executor, Shape shape, std::string preload);
   Task<std::shared_ptr<Vm>> start(VmSpec spec, Start how, std::string device_state, FillMemory fill);
+  Result<sys::Jail> make_jail(const VmSpec& spec, const std::string& device_state) const;
   Result<std::shared_ptr<QemuVm>> spawn(VmSpec spec, Start how, std::string device_state,
                                         std::uint64_t tsc_khz) const;
 
   asio::any_io_executor executor_;
   Shape shape_;
+  std::string preload_;  // path of read_only_memory_library()
   TscClock tsc_;
 };
 

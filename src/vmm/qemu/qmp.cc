@@ -11,6 +11,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "sys/file.h"
 #include "vmm/limits.h"
 
 namespace wrenn::vmm::qemu {
@@ -18,28 +19,10 @@ namespace {
 
 constexpr int kListenBacklog = 8;
 
-// A socket address holds 107 characters; going through the folder's descriptor lifts that limit.
-struct ShortPath {
-  sys::Fd folder;
-  std::string path;
-};
-
-Result<ShortPath> shorten(const std::string& path) {
-  const auto slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  sys::Fd fd(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return fail_errno("open " + folder);
-  const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-  std::string through = "/proc/self/fd/" + std::to_string(fd.get()) + "/" + name;
-  if (through.size() >= sizeof(sockaddr_un::sun_path))
-    return fail(Code::kInvalidArgument, path + ": name too long");
-  return ShortPath{.folder = std::move(fd), .path = std::move(through)};
-}
-
 }  // namespace
 
 Result<sys::Fd> listen_unix(const std::string& path) {
-  const ShortPath place = TRY(shorten(path));
+  const sys::ShortPath place = TRY(sys::shorten(path));
   ::unlink(place.path.c_str());
   sys::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return fail_errno("socket");
@@ -71,7 +54,7 @@ Task<> QmpClient::connect(std::string path, Milliseconds limit) {
 }
 
 Task<> QmpClient::open_session(std::string path) {
-  const ShortPath place = CO_TRY(shorten(path));
+  const sys::ShortPath place = CO_TRY(sys::shorten(path));
   const asio::local::stream_protocol::endpoint endpoint(place.path);
   const auto [ec] = co_await socket_.async_connect(endpoint, asio::as_tuple(asio::use_awaitable));
   if (ec) co_return fail(Code::kUnavailable, "connect to QEMU at " + path + ": " + ec.message());
@@ -121,8 +104,9 @@ Task<boost::json::value> QmpClient::exchange(std::string command, boost::json::o
 }
 
 Task<boost::json::object> QmpClient::read_message() {
-  const auto [ec, size] = co_await asio::async_read_until(
-      socket_, asio::dynamic_buffer(buffer_, kMaxQmpMessageBytes), '\n', asio::as_tuple(asio::use_awaitable));
+  const auto [ec, size] =
+      co_await asio::async_read_until(socket_, asio::dynamic_buffer(buffer_, kMaxMonitorMessageBytes), '\n',
+                                      asio::as_tuple(asio::use_awaitable));
   if (ec == asio::error::operation_aborted) co_return fail(async::canceled_error());
   if (ec) {
     close();

@@ -1,5 +1,7 @@
-// Real guests under emulation (QEMU TCG). Needs root, QEMU and what scripts/build-guest.sh makes; skipped
-// without. The guest's agent is replaced, through the overlay disk, by a script that counts on the console.
+// What every driver must do, with real guests. WRENN_VMM_DRIVERS names the drivers to test, by default
+// qemu-tcg, which runs anywhere; the KVM lab names the others. Needs root and what scripts/build-guest.sh
+// makes; skipped without. The guest's agent is replaced, through the overlay disk, by a script that counts on
+// the console.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,12 +11,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <sstream>
 
+#include "base/bytes.h"
 #include "sys/file.h"
 #include "sys/process.h"
-#include "vmm/qemu/qemu_driver.h"
+#include "vmm/vmm.h"
 
-namespace wrenn::vmm::qemu {
+namespace wrenn::vmm {
 namespace {
 
 using testing::HasSubstr;
@@ -22,6 +26,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kGuestLimit{60};
 constexpr std::size_t kPage = 4096;
+constexpr uid_t kUser = 0x70000000 + 32767;
 constexpr const char* kCounter =
     "#!/bin/bash\n"
     "mount -t proc proc /proc\n"
@@ -92,7 +97,7 @@ long private_kib(pid_t pid) {
   return total;
 }
 
-class QemuTcgNeedsRoot : public testing::Test {
+class DriverNeedsRoot : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     base_ = wrenn_dir() + "/images/minimal/rootfs.ext4";
@@ -104,9 +109,8 @@ class QemuTcgNeedsRoot : public testing::Test {
     ASSERT_TRUE(made);
     dir_.emplace(std::move(*made));
     ASSERT_TRUE(make_overlay());
-    auto version = binary_version();
-    ASSERT_TRUE(version) << version.error().to_string();
-    driver_.emplace(loop_.executor(), "tcg", *version);
+    ASSERT_TRUE(sys::mkdirs(path("cache")));
+    run(choose_by_name());
   }
 
   Result<> make_overlay() {
@@ -119,6 +123,22 @@ class QemuTcgNeedsRoot : public testing::Test {
     return {};
   }
 
+  void TearDown() override {
+    for (const pid_t pid : pids_) ::kill(pid, SIGKILL);
+  }
+
+  // As the driver's, and whatever becomes of the test no VM is left.
+  Task<std::shared_ptr<Vm>> boot(VmSpec of) {
+    auto vm = CO_TRY(co_await driver_->boot(std::move(of)));
+    pids_.push_back(vm->process().pid);
+    co_return vm;
+  }
+  Task<std::shared_ptr<Vm>> load(VmSpec of, std::string device_state) {
+    auto vm = CO_TRY(co_await driver_->load(std::move(of), std::move(device_state), {}));
+    pids_.push_back(vm->process().pid);
+    co_return vm;
+  }
+
   std::string path(const std::string& name) const { return dir_->path() + "/" + name; }
 
   VmSpec spec(const std::string& console) const {
@@ -127,12 +147,15 @@ class QemuTcgNeedsRoot : public testing::Test {
     out.run_dir = dir_->path();
     out.shape = driver_->base_shape();
     out.shape.memory_mib = 256;
-    out.kernel = wrenn_dir() + "/kernels/bzImage";
+    const bool elf = out.shape.driver == "firecracker";
+    out.kernel = wrenn_dir() + (elf ? "/kernels/vmlinux" : "/kernels/bzImage");
     out.initramfs = wrenn_dir() + "/kernels/initramfs.cpio.gz";
     out.kernel_args = default_kernel_args() + " console=ttyS0";
     out.base = {.path = base_, .read_only = true};
     out.overlay = {.path = path("overlay.ext4"), .read_only = false};
     out.tap.clear();
+    out.uid = kUser;
+    out.gid = kUser;
     out.serial_log = path(console);
     return out;
   }
@@ -142,21 +165,35 @@ class QemuTcgNeedsRoot : public testing::Test {
     ASSERT_TRUE(result) << result.error().to_string();
   }
 
+  Task<> choose_by_name() {
+    driver_ = CO_TRY(co_await choose_driver(loop_.executor(), choice(GetParam())));
+    co_return Result<>{};
+  }
+
+  DriverChoice choice(std::string preference) const {
+    return {.preference = std::move(preference),
+            .kernels_dir = wrenn_dir() + "/kernels",
+            .cache_dir = dir_->path() + "/cache",
+            .firecracker = wrenn_dir() + "/bin/firecracker"};
+  }
+
   Task<> save_and_load();
   Task<> adopt();
   Task<> refuse();
+  Task<> jail();
   Task<> reach_by_network();
   Task<> choose();
 
   async::Loop loop_{2};
   std::optional<sys::TempDir> dir_;
-  std::optional<QemuDriver> driver_;
+  std::shared_ptr<Driver> driver_;
+  std::vector<pid_t> pids_;
   std::string base_;
 };
 
-Task<> QemuTcgNeedsRoot::save_and_load() {
+Task<> DriverNeedsRoot::save_and_load() {
   auto began = Clock::now();
-  auto vm = CO_TRY(co_await driver_->boot(spec("console1")));
+  auto vm = CO_TRY(co_await boot(spec("console1")));
   std::printf("boot: spawn to control connection %.1f ms\n", since_ms(began));
   CO_TRY(co_await wait_for_tick(path("console1"), 5));
   std::printf("boot: spawn to a program's output %.0f ms\n", since_ms(began));
@@ -183,7 +220,7 @@ Task<> QemuTcgNeedsRoot::save_and_load() {
   VmSpec again = spec("console2");
   again.memory_file = path("memory");
   began = Clock::now();
-  auto loaded = CO_TRY(co_await driver_->load(again, path("state"), {}));
+  auto loaded = CO_TRY(co_await load(again, path("state")));
   std::printf("load: spawn to loaded %.1f ms\n", since_ms(began));
   CO_TRY(co_await async::sleep_for(Milliseconds(300)));
   EXPECT_EQ(first_tick(path("console2")), -1) << "a loaded VM ran before resume";
@@ -201,10 +238,10 @@ Task<> QemuTcgNeedsRoot::save_and_load() {
   co_return co_await loaded->kill();
 }
 
-TEST_F(QemuTcgNeedsRoot, SavedGuestGoesOnWhereItStood) { run(save_and_load()); }
+TEST_P(DriverNeedsRoot, SavedGuestGoesOnWhereItStood) { run(save_and_load()); }
 
-Task<> QemuTcgNeedsRoot::adopt() {
-  auto vm = CO_TRY(co_await driver_->boot(spec("console")));
+Task<> DriverNeedsRoot::adopt() {
+  auto vm = CO_TRY(co_await boot(spec("console")));
   CO_TRY(co_await wait_for_tick(path("console"), 1));
   const ProcessIdentity identity = vm->process();
   vm.reset();  // as when the agent dies: the connection closes, the VM stays
@@ -234,12 +271,12 @@ Task<> QemuTcgNeedsRoot::adopt() {
   co_return Result<>{};
 }
 
-TEST_F(QemuTcgNeedsRoot, AdoptsARunningVmAndNoOther) { run(adopt()); }
+TEST_P(DriverNeedsRoot, AdoptsARunningVmAndNoOther) { run(adopt()); }
 
-Task<> QemuTcgNeedsRoot::refuse() {
+Task<> DriverNeedsRoot::refuse() {
   VmSpec no_disk = spec("console");
   no_disk.base.path = path("absent.ext4");
-  const auto failed = co_await driver_->boot(no_disk);
+  const auto failed = co_await boot(no_disk);
   EXPECT_FALSE(failed);
   if (!failed) EXPECT_THAT(failed.error().message(), HasSubstr("absent.ext4"));
 
@@ -247,19 +284,98 @@ Task<> QemuTcgNeedsRoot::refuse() {
   VmSpec bad = spec("console");
   bad.memory_file = path("memory");
   CO_TRY(sys::write_file(path("memory"), "short"));
-  const auto short_memory = co_await driver_->load(bad, path("bad-state"), {});
+  const auto short_memory = co_await load(bad, path("bad-state"));
   EXPECT_EQ(short_memory.error().reason(), "snapshot_corrupt");
   EXPECT_EQ(::truncate(path("memory").c_str(), off_t{256} << 20), 0);
-  const auto corrupt = co_await driver_->load(bad, path("bad-state"), {});
+  const auto corrupt = co_await load(bad, path("bad-state"));
   EXPECT_FALSE(corrupt);
 
   VmSpec other = spec("console");
   other.shape.version = "0.1";
-  EXPECT_EQ((co_await driver_->boot(other)).error().reason(), "incompatible_vmm");
+  EXPECT_EQ((co_await boot(other)).error().reason(), "incompatible_vmm");
   co_return Result<>{};
 }
 
-TEST_F(QemuTcgNeedsRoot, RefusesWhatCannotRunAndSaysWhy) { run(refuse()); }
+TEST_P(DriverNeedsRoot, RefusesWhatCannotRunAndSaysWhy) { run(refuse()); }
+
+std::string status_field(pid_t pid, const std::string& name) {
+  std::istringstream lines(sys::read_file("/proc/" + std::to_string(pid) + "/status").value_or(""));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(name + ":"))
+      return std::string(trim(std::string_view(line).substr(name.size() + 1)));
+  }
+  return "absent";
+}
+
+// What a descriptor may be: nothing of the host's files but what this VM was lent.
+bool expected_descriptor(const std::string& target) {
+  constexpr std::string_view kKnown[] = {
+      "/base",   "/overlay",    "/memory", "/console", "/dev/null", "/dev/kvm", "/dev/net/tun",
+      "socket:", "anon_inode:", "pipe:",   "/state",   "/memfd:",   "/kernel",  "/initramfs"};
+  // The console is this test's own file.
+  return target.ends_with("/console1") || target.ends_with("/console2") ||
+         std::ranges::any_of(kKnown, [&](std::string_view known) { return target.starts_with(known); });
+}
+
+void audit(pid_t pid) {
+  const std::string folder = "/proc/" + std::to_string(pid);
+  const std::string user = std::to_string(kUser);
+  EXPECT_EQ(status_field(pid, "Uid"), user + "\t" + user + "\t" + user + "\t" + user);
+  EXPECT_EQ(status_field(pid, "Gid"), user + "\t" + user + "\t" + user + "\t" + user);
+  EXPECT_EQ(status_field(pid, "Groups"), "");
+  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapAmb"}) {
+    EXPECT_EQ(status_field(pid, set), "0000000000000000") << set;
+  }
+  EXPECT_EQ(status_field(pid, "NoNewPrivs"), "1");
+  EXPECT_THAT(status_field(pid, "NSpid"), testing::EndsWith("\t1")) << "no PID namespace of its own";
+  // Every thread, not only the first.
+  for (const std::string& thread : sys::list_dir(folder + "/task").value_or(std::vector<std::string>{})) {
+    EXPECT_EQ(status_field(std::stoi(thread), "Seccomp"), "2") << "thread " << thread;
+  }
+  for (const std::string& fd : sys::list_dir(folder + "/fd").value_or(std::vector<std::string>{})) {
+    char target[256] = {};
+    ASSERT_GT(::readlink((folder + "/fd/" + fd).c_str(), target, sizeof target - 1), 0);
+    EXPECT_TRUE(expected_descriptor(target)) << "descriptor " << fd << " is " << target;
+    const std::string flags = sys::read_file(folder + "/fdinfo/" + fd).value_or("");
+    const bool shared =
+        std::string_view(target).starts_with("/base") || std::string_view(target).starts_with("/memory");
+    // Octal; the last digit's lower bits are the access mode.
+    const auto mode =
+        flags.find("flags:") == std::string::npos
+            ? -1
+            : static_cast<int>(std::stoul(flags.substr(flags.find("flags:") + 6), nullptr, 8) & 3);
+    if (shared) EXPECT_EQ(mode, O_RDONLY) << target << " is shared between VMs and open for writing";
+  }
+  // The jail itself and what is bound into it, read-only.
+  std::istringstream mounts(sys::read_file(folder + "/mountinfo").value_or(""));
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    std::string id, parent, device, root, point, options;
+    words >> id >> parent >> device >> root >> point >> options;
+    if (point == "/") continue;
+    EXPECT_THAT(options, testing::StartsWith("ro,nosuid,nodev")) << line;
+  }
+}
+
+Task<> DriverNeedsRoot::jail() {
+  auto vm = CO_TRY(co_await boot(spec("console1")));
+  CO_TRY(co_await wait_for_tick(path("console1"), 1));
+  audit(vm->process().pid);
+  CO_TRY(co_await vm->pause());
+  CO_TRY(co_await vm->save_device_state(path("state")));
+  const RamRegion ram = CO_TRY(co_await vm->ram());
+  CO_TRY(copy_ram(vm->process().pid, ram, path("memory")));
+  CO_TRY(co_await vm->kill());
+  VmSpec again = spec("console2");
+  again.memory_file = path("memory");
+  auto loaded = CO_TRY(co_await load(again, path("state")));
+  CO_TRY(co_await loaded->resume());
+  CO_TRY(co_await wait_for_tick(path("console2"), 1));
+  audit(loaded->process().pid);
+  co_return co_await loaded->kill();
+}
+
+TEST_P(DriverNeedsRoot, MonitorIsJailed) { run(jail()); }
 
 // A network namespace with a TAP, as the host layer makes them.
 class Slot {
@@ -287,39 +403,44 @@ class Slot {
   bool ready_ = false;
 };
 
-Task<> QemuTcgNeedsRoot::reach_by_network() {
+Task<> DriverNeedsRoot::reach_by_network() {
   const Slot slot;
   EXPECT_TRUE(slot.ready());
   VmSpec wired = spec("console");
   wired.netns = slot.name();
   wired.tap = "tap0";
-  auto vm = CO_TRY(co_await driver_->boot(wired));
+  auto vm = CO_TRY(co_await boot(wired));
   CO_TRY(co_await wait_for_tick(path("console"), 1));
   EXPECT_TRUE(slot.answers());
   co_return co_await vm->kill();
 }
 
-TEST_F(QemuTcgNeedsRoot, ReachesTheGuestThroughItsTap) { run(reach_by_network()); }
+TEST_P(DriverNeedsRoot, ReachesTheGuestThroughItsTap) { run(reach_by_network()); }
 
-Task<> QemuTcgNeedsRoot::choose() {
-  DriverChoice choice;
-  choice.kernel = spec("").kernel;
-  choice.initramfs = spec("").initramfs;
-  choice.cache_dir = dir_->path();
-  auto began = Clock::now();
-  const auto first = CO_TRY(co_await choose_driver(loop_.executor(), choice));
-  std::printf("choosing %s: %.0f ms\n", first->base_shape().accel.c_str(), since_ms(began));
-  began = Clock::now();
-  const auto second = CO_TRY(co_await choose_driver(loop_.executor(), choice));
-  EXPECT_LT(since_ms(began), 1000) << "the answer was not remembered";
-  EXPECT_EQ(first->base_shape().accel, second->base_shape().accel);
-  choice.preference = "qemu-kvm";
-  const auto kvm = co_await choose_driver(loop_.executor(), choice);
-  EXPECT_EQ(kvm.has_value(), first->base_shape().accel == "kvm");
+Task<> DriverNeedsRoot::choose() {
+  const auto began = Clock::now();
+  const auto again = CO_TRY(co_await choose_driver(loop_.executor(), choice(GetParam())));
+  EXPECT_LT(since_ms(began), 1000) << "the proof was not remembered";
+  EXPECT_EQ(again->base_shape().accel, driver_->base_shape().accel);
+  EXPECT_EQ(again->base_shape().version, driver_->base_shape().version);
   co_return Result<>{};
 }
 
-TEST_F(QemuTcgNeedsRoot, ChoosesByProof) { run(choose()); }
+TEST_P(DriverNeedsRoot, ChoosesByProof) { run(choose()); }
+
+std::vector<std::string> drivers_to_test() {
+  const char* names = std::getenv("WRENN_VMM_DRIVERS");
+  std::istringstream text(names != nullptr ? names : "qemu-tcg");
+  std::vector<std::string> out;
+  for (std::string name; std::getline(text, name, ',');) out.push_back(name);
+  return out;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, DriverNeedsRoot, testing::ValuesIn(drivers_to_test()), [](const auto& info) {
+  std::string name = info.param;
+  std::erase(name, '-');
+  return name;
+});
 
 }  // namespace
-}  // namespace wrenn::vmm::qemu
+}  // namespace wrenn::vmm

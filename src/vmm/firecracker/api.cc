@@ -1,0 +1,58 @@
+#include "vmm/firecracker/api.h"
+
+#include <fmt/format.h>
+
+#include <boost/json.hpp>
+
+#include "vmm/limits.h"
+
+namespace wrenn::vmm::firecracker {
+namespace {
+
+constexpr Milliseconds kReadyPoll{1};
+
+// {"fault_message": "..."}
+std::string fault_of(const std::string& body) {
+  boost::system::error_code ec;
+  const auto value = boost::json::parse(body, ec);
+  if (ec || !value.is_object()) return body;
+  const auto* text = value.get_object().if_contains("fault_message");
+  return text != nullptr && text->is_string() ? std::string(text->get_string()) : body;
+}
+
+}  // namespace
+
+Task<> ApiClient::exchange(std::string method, std::string target, std::string body) {
+  if (!place_) place_ = CO_TRY(sys::shorten(socket_path_));
+  net::Endpoint endpoint;
+  endpoint.unix_path = place_->path;
+  net::RequestHead head{.method = method, .target = target, .headers = {}};
+  head.headers.set("Accept", "application/json");
+  if (!body.empty()) head.headers.set("Content-Type", "application/json");
+  auto response = CO_TRY(co_await http_.send(endpoint, std::move(head), std::move(body)));
+  const std::string answer = CO_TRY(co_await net::read_all(response.get(), kMaxMonitorMessageBytes));
+  const int status = response->head().status;
+  if (status >= 200 && status < 300) co_return Result<>{};
+  co_return fail(Code::kInternal,
+                 fmt::format("Firecracker refused {} {} ({}): {}", method, target, status, fault_of(answer)));
+}
+
+Task<> ApiClient::request(std::string method, std::string target, boost::json::object body,
+                          Milliseconds limit) {
+  const std::string what = fmt::format("Firecracker {} {}", method, target);
+  const std::string text = body.empty() ? "" : boost::json::serialize(body);
+  co_return co_await async::with_timeout(exchange(std::move(method), std::move(target), text), limit, what);
+}
+
+Task<> ApiClient::wait_ready(Milliseconds limit) {
+  const auto poll = [](ApiClient* self) -> Task<> {
+    while (true) {
+      const Result<> answered = co_await self->exchange("GET", "/version", "");
+      if (answered || answered.error().code() != Code::kUnavailable) co_return answered;
+      CO_TRY(co_await async::sleep_for(kReadyPoll));
+    }
+  };
+  co_return co_await async::with_timeout(poll(this), limit, "waiting for Firecracker's control socket");
+}
+
+}  // namespace wrenn::vmm::firecracker

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <optional>
+#include <string>
+
+#include "net/http.h"
+#include "sys/file.h"
+
+// Firecracker's control interface: small JSON requests over a unix socket.
+namespace wrenn::vmm::firecracker {
+
+class ApiClient {
+ public:
+  ApiClient(asio::any_io_executor executor, std::string socket_path)
+      : http_(std::move(executor)), socket_path_(std::move(socket_path)) {}
+
+  // kInternal with Firecracker's own words when it refuses; kUnavailable when it cannot be reached.
+  Task<> request(std::string method, std::string target, boost::json::object body, Milliseconds limit);
+  // Waits until it answers.
+  Task<> wait_ready(Milliseconds limit);
+
+ private:
+  Task<> exchange(std::string method, std::string target, std::string body);
+
+  net::HttpClient http_;
+  std::string socket_path_;
+  std::optional<sys::ShortPath> place_;
+};
+
+}  // namespace wrenn::vmm::firecracker

@@ -1,0 +1,169 @@
+#include "vmm/firecracker/config.h"
+
+#include <fmt/format.h>
+
+#include <boost/json.hpp>
+#include <charconv>
+
+#include "base/bytes.h"
+#include "vmm/jail.h"
+
+namespace wrenn::vmm::firecracker {
+namespace {
+
+namespace json = boost::json;
+
+constexpr const char* kSocket = "/api.sock";
+// ACPI announces the devices from 1.8 on, and only so does Debian's kernel find them.
+constexpr Version kOldest{.major = 1, .minor = 8, .patch = 0};
+constexpr Version kRenamedTracking{.major = 1, .minor = 13, .patch = 0};
+constexpr int kMaxOpenFiles = 256;
+
+json::object drive(const char* id, const DiskSpec& disk) {
+  return {{"drive_id", id},
+          {"path_on_host", disk.path},
+          {"is_root_device", false},
+          {"is_read_only", disk.read_only},
+          // A host crash loses the guest's memory, thus the sandbox, anyway; a capture syncs the file itself.
+          {"cache_type", "Unsafe"}};
+}
+
+std::string_view cpuinfo_value(std::string_view cpuinfo, std::string_view name) {
+  while (!cpuinfo.empty()) {
+    const auto eol = cpuinfo.find('\n');
+    const std::string_view line = cpuinfo.substr(0, eol);
+    cpuinfo = eol == std::string_view::npos ? std::string_view{} : cpuinfo.substr(eol + 1);
+    const auto colon = line.find(':');
+    if (colon != std::string_view::npos && trim(line.substr(0, colon)) == name)
+      return trim(line.substr(colon + 1));
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+std::string Version::to_string() const { return fmt::format("{}.{}.{}", major, minor, patch); }
+
+Result<Version> parse_version(std::string_view text) {
+  // "Firecracker v1.12.1"
+  const auto at = text.find(" v");
+  Version version;
+  if (at != std::string_view::npos) {
+    const char* next = text.data() + at + 2;
+    const char* end = text.data() + text.size();
+    int* const parts[] = {&version.major, &version.minor, &version.patch};
+    for (int i = 0; i < 3; ++i) {
+      const auto [stop, ec] = std::from_chars(next, end, *parts[i]);
+      if (ec != std::errc{}) break;
+      if (i == 2) return version;
+      if (stop == end || *stop != '.') break;
+      next = stop + 1;
+    }
+  }
+  return fail(Code::kInternal,
+              fmt::format("cannot read Firecracker's version from '{}'", text.substr(0, 80)));
+}
+
+Result<> check_version(const Version& version) {
+  const auto refuse = [&version](std::string why) {
+    return fail(Error(Code::kFailedPrecondition,
+                      fmt::format("Firecracker {} is refused: {}", version.to_string(), why))
+                    .with_reason("firecracker_refused"));
+  };
+  if (version < kOldest) return refuse("1.8 is the oldest that works with the guest kernel");
+  const bool escapes = (version >= Version{1, 13, 0} && version <= Version{1, 14, 3}) ||
+                       (version >= Version{1, 15, 0} && version <= Version{1, 15, 0});
+  if (escapes) return refuse("a guest can break out of it (CVE-2026-5747); install 1.14.4, 1.15.1 or later");
+  return {};
+}
+
+std::string cpu_identity(std::string_view cpuinfo) {
+  return fmt::format("{} {}/{}/{}", cpuinfo_value(cpuinfo, "vendor_id"), cpuinfo_value(cpuinfo, "cpu family"),
+                     cpuinfo_value(cpuinfo, "model"), cpuinfo_value(cpuinfo, "stepping"));
+}
+
+std::string kernel_args(const VmSpec& spec) {
+  std::string args = spec.kernel_args + " pci=off i8042.noaux i8042.nomux i8042.dumbkbd";
+  // The serial port cannot be taken out; a kernel that does not look for it leaves it silent.
+  if (spec.serial_log.empty()) args += " 8250.nr_uarts=0";
+  return args;
+}
+
+json::object machine_config(const VmSpec& spec) {
+  json::object config{{"machine-config",
+                       {{"vcpu_count", spec.shape.vcpus},
+                        {"mem_size_mib", spec.shape.memory_mib},
+                        {"smt", false},
+                        {"track_dirty_pages", true}}},
+                      {"boot-source",
+                       {{"kernel_image_path", spec.kernel},
+                        {"initrd_path", spec.initramfs},
+                        {"boot_args", kernel_args(spec)}}},
+                      {"drives", json::array{drive("base", spec.base), drive("overlay", spec.overlay)}},
+                      {"entropy", json::object{}}};
+  if (!spec.tap.empty()) {
+    config["network-interfaces"] =
+        json::array{{{"iface_id", "eth0"}, {"host_dev_name", spec.tap}, {"guest_mac", spec.mac}}};
+  }
+  return config;
+}
+
+std::string probe_config(const std::string& kernel, const std::string& initramfs) {
+  return json::serialize(
+      json::object{{"machine-config", {{"vcpu_count", 1}, {"mem_size_mib", 128}}},
+                   {"boot-source",
+                    {{"kernel_image_path", kernel},
+                     {"initrd_path", initramfs},
+                     {"boot_args", "console=ttyS0 quiet pci=off reboot=t panic=-1 wrenn.probe"}}},
+                   {"drives", json::array{}}});
+}
+
+json::object load_request(const Version& version) {
+  json::object request{{"snapshot_path", kJailState},
+                       {"mem_backend", {{"backend_type", "File"}, {"backend_path", kJailMemory}}},
+                       {"resume_vm", false}};
+  request[version < kRenamedTracking ? "enable_diff_snapshots" : "track_dirty_pages"] = true;
+  return request;
+}
+
+json::object save_request(const char* state, const char* memory) {
+  return {{"snapshot_type", "Diff"}, {"snapshot_path", state}, {"mem_file_path", memory}};
+}
+
+std::string jail_id(const std::string& id) {
+  std::string out = id;
+  for (char& c : out) {
+    if (c == '_') c = '-';
+  }
+  return out;
+}
+
+std::string jail_path(const VmSpec& spec) {
+  return spec.run_dir + "/jail/firecracker/" + jail_id(spec.id) + "/root";
+}
+
+std::string socket_path(const VmSpec& spec) { return jail_path(spec) + kSocket; }
+
+std::vector<std::string> jailer_command(const std::string& jailer, const std::string& firecracker,
+                                        const VmSpec& spec, bool configured) {
+  std::vector<std::string> argv{jailer,
+                                "--id",
+                                jail_id(spec.id),
+                                "--exec-file",
+                                firecracker,
+                                "--uid",
+                                std::to_string(spec.uid),
+                                "--gid",
+                                std::to_string(spec.gid),
+                                "--chroot-base-dir",
+                                spec.run_dir + "/jail",
+                                "--resource-limit",
+                                fmt::format("no-file={}", kMaxOpenFiles),
+                                "--",
+                                "--api-sock",
+                                kSocket};
+  if (configured) argv.insert(argv.end(), {"--config-file", kJailConfig});
+  return argv;
+}
+
+}  // namespace wrenn::vmm::firecracker

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmm/vmm.h"
+
+namespace wrenn::vmm::firecracker {
+
+// "1.12.1" as three numbers.
+struct Version {
+  int major = 0;
+  int minor = 0;
+  int patch = 0;
+  auto operator<=>(const Version&) const = default;
+  std::string to_string() const;
+};
+// From the first line of `firecracker --version`. kInternal when there is none.
+Result<Version> parse_version(std::string_view text);
+// kFailedPrecondition reason "firecracker_refused" for versions too old for us or known to let guests out
+// (CVE-2026-5747: 1.13.0 to 1.14.3 and 1.15.0).
+Result<> check_version(const Version& version);
+
+// "AuthenticAMD 23/1/2": what a snapshot's processor state fits, from the text of /proc/cpuinfo.
+std::string cpu_identity(std::string_view cpuinfo);
+
+// The machine as a configuration file; `spec`'s paths are the jail's.
+boost::json::object machine_config(const VmSpec& spec);
+// Text of a configuration that boots `kernel` without disks to the probe of `initramfs`.
+std::string probe_config(const std::string& kernel, const std::string& initramfs);
+// Kernel arguments added to VmSpec::kernel_args: what Firecracker's machine lacks need not be searched for.
+std::string kernel_args(const VmSpec& spec);
+// Body of PUT /snapshot/load for files in the jail.
+boost::json::object load_request(const Version& version);
+// Body of PUT /snapshot/create.
+boost::json::object save_request(const char* state, const char* memory);
+// argv of the jailer.
+std::vector<std::string> jailer_command(const std::string& jailer, const std::string& firecracker,
+                                        const VmSpec& spec, bool configured);
+// A name that the jailer takes: letters, digits and '-'.
+std::string jail_id(const std::string& id);
+// The folder a VM's Firecracker sees as `/`, and its control socket, on the host.
+std::string jail_path(const VmSpec& spec);
+std::string socket_path(const VmSpec& spec);
+inline constexpr const char* kJailConfig = "/config.json";
+
+}  // namespace wrenn::vmm::firecracker

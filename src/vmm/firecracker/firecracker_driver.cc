@@ -1,0 +1,130 @@
+#include "vmm/firecracker/firecracker_driver.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <boost/json.hpp>
+
+#include "sys/file.h"
+#include "vmm/jail.h"
+#include "vmm/limits.h"
+
+namespace wrenn::vmm::firecracker {
+namespace {
+
+constexpr std::chrono::seconds kVersionLimit{10};
+
+std::unexpected<Error> missing(const std::string& why) {
+  return fail(Error(Code::kFailedPrecondition, why + "; scripts/install-firecracker.sh installs both")
+                  .with_reason("firecracker_missing"));
+}
+
+Result<Version> version_of(const std::string& binary) {
+  sys::SpawnSpec query;
+  query.argv = {binary, "--version"};
+  const auto text = sys::run_checked(std::move(query), kVersionLimit);
+  if (!text) return missing(binary + " does not run: " + text.error().message());
+  return parse_version(*text);
+}
+
+// Above it lies the hole for devices, and the memory would be two mappings.
+constexpr int kMaxMemoryMib = 3072;
+
+Result<> check_memory(const VmSpec& spec) {
+  if (spec.shape.memory_mib <= kMaxMemoryMib) return {};
+  return fail(Error(Code::kInvalidArgument,
+                    fmt::format("memory must be at most {} MiB under Firecracker", kMaxMemoryMib))
+                  .with_field("memory_mb"));
+}
+
+}  // namespace
+
+FirecrackerDriver::FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer,
+                                     Version version, Shape shape)
+    : executor_(std::move(executor)),
+      binary_(std::move(binary)),
+      jailer_(std::move(jailer)),
+      version_(version),
+      shape_(std::move(shape)) {}
+
+Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_executor executor,
+                                                                   std::string binary) {
+  if (binary.empty()) return missing("no Firecracker binary is set (AGENT_FIRECRACKER_BIN)");
+  const Version version = TRY(version_of(binary));
+  TRY(check_version(version));
+  std::string jailer = binary.substr(0, binary.rfind('/') + 1) + "jailer";
+  const Version jailer_version = TRY(version_of(jailer));
+  if (jailer_version != version) {
+    return missing(
+        fmt::format("Firecracker is {} and its jailer {}", version.to_string(), jailer_version.to_string()));
+  }
+  Shape shape;
+  shape.driver = "firecracker";
+  shape.accel = "kvm";
+  shape.version = version.to_string();
+  shape.cpu_model = cpu_identity(TRY(sys::read_file("/proc/cpuinfo")));
+  return std::shared_ptr<FirecrackerDriver>(new FirecrackerDriver(
+      std::move(executor), std::move(binary), std::move(jailer), version, std::move(shape)));
+}
+
+Task<std::shared_ptr<Vm>> FirecrackerDriver::boot(VmSpec spec) {
+  CO_TRY(check_spec(spec));
+  CO_TRY(check_memory(spec));
+  // Its memory is the process's own; there is no file to map.
+  spec.memory_file.clear();
+  co_return co_await start(std::move(spec), {}, {});
+}
+
+Task<std::shared_ptr<Vm>> FirecrackerDriver::load(VmSpec spec, std::string device_state, FillMemory fill) {
+  CO_TRY(check_spec(spec));
+  CO_TRY(check_memory(spec));
+  CO_TRY(check_memory_file(spec));
+  co_return co_await start(std::move(spec), std::move(device_state), std::move(fill));
+}
+
+Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
+                                                                const std::string& device_state) const {
+  const std::string root = jail_path(spec);
+  TRY(make_jail(root, spec, device_state));
+  const bool boots = device_state.empty();
+  if (boots) {
+    TRY(sys::write_file(root + kJailConfig, boost::json::serialize(machine_config(spec_in_jail(spec)))));
+  }
+  sys::SpawnSpec process;
+  process.argv = jailer_command(jailer_, binary_, spec, boots);
+  process.env = std::vector<std::string>{};
+  // Firecracker's standard output is the guest's serial port.
+  sys::Fd console;
+  if (!spec.serial_log.empty()) {
+    console = TRY(sys::open_file(spec.serial_log, O_WRONLY | O_CREAT | O_APPEND));
+    process.stdout_fd = console.get();
+  }
+  if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
+  process.cgroup_procs_files = spec.cgroup_procs_files;
+  VmProcess started = TRY(VmProcess::start(std::move(process)));
+  return std::make_shared<FirecrackerVm>(executor_, std::move(spec), std::move(started));
+}
+
+Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, std::string device_state, FillMemory fill) {
+  CO_TRY(check_same_machine(spec.shape, shape_));
+  auto vm = CO_TRY(spawn(std::move(spec), device_state));
+  auto ready = co_await vm->connect(kStartLimit);
+  if (ready && !device_state.empty()) ready = co_await vm->load_state(version_, std::move(fill));
+  if (ready) co_return vm;
+  const auto gone = co_await async::shielded(vm->kill());
+  if (!gone) co_return std::unexpected(gone.error());
+  if (ready.error().code() == Code::kCanceled) co_return std::unexpected(std::move(ready).error());
+  const std::string tail = vm->log_tail();
+  co_return std::unexpected(
+      std::move(ready).error().in(tail.empty() ? "starting the VM" : "Firecracker said: " + tail));
+}
+
+Task<std::shared_ptr<Vm>> FirecrackerDriver::adopt(VmSpec spec, ProcessIdentity process) {
+  auto vm = std::make_shared<FirecrackerVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
+  const auto connected = co_await vm->connect(kCommandLimit);
+  if (!connected && !vm->alive()) co_return fail(Code::kNotFound, "the VM process is gone");
+  if (!connected) co_return std::unexpected(connected.error());
+  co_return vm;
+}
+
+}  // namespace wrenn::vmm::firecracker

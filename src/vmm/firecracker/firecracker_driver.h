@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "vmm/firecracker/config.h"
+#include "vmm/firecracker/firecracker_vm.h"
+#include "vmm/vmm.h"
+
+namespace wrenn::vmm::firecracker {
+
+class FirecrackerDriver final : public Driver {
+ public:
+  // `binary`: Firecracker, with the jailer of the same version beside it. Blocking. kFailedPrecondition when
+  // one of them is missing, or a version that is refused.
+  static Result<std::shared_ptr<FirecrackerDriver>> make(asio::any_io_executor executor, std::string binary);
+
+  Shape base_shape() const override { return shape_; }
+  Task<std::shared_ptr<Vm>> boot(VmSpec spec) override;
+  Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state, FillMemory fill) override;
+  Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
+
+ private:
+  FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer, Version version,
+                    Shape shape);
+  Result<std::shared_ptr<FirecrackerVm>> spawn(VmSpec spec, const std::string& device_state) const;
+  Task<std::shared_ptr<Vm>> start(VmSpec spec, std::string device_state, FillMemory fill);
+
+  asio::any_io_executor executor_;
+  std::string binary_;
+  std::string jailer_;
+  Version version_;
+  Shape shape_;
+};
+
+}  // namespace wrenn::vmm::firecracker

@@ -1,0 +1,90 @@
+#include "vmm/jail.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "sys/file.h"
+
+namespace wrenn::vmm {
+namespace {
+
+Result<> own(const std::string& path, const VmSpec& spec) {
+  if (::lchown(path.c_str(), spec.uid, spec.gid) != 0) return fail_errno("chown " + path);
+  return {};
+}
+
+Result<> set_mode(const std::string& path, mode_t mode) {
+  if (::chmod(path.c_str(), mode) != 0) return fail_errno("chmod " + path);
+  return {};
+}
+
+Result<> add_read_only(const std::string& source, const std::string& target) {
+  if (::link(source.c_str(), target.c_str()) != 0) {
+    if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + source);
+    TRY(sys::copy_sparse(source, target));
+  }
+  return set_mode(target, 0444);
+}
+
+// No copy would do: what the VM writes must be the file itself.
+Result<> add_writable(const std::string& source, const std::string& target, const VmSpec& spec) {
+  if (::link(source.c_str(), target.c_str()) != 0) return fail_errno("link " + source);
+  TRY(set_mode(target, 0600));
+  return own(target, spec);
+}
+
+}  // namespace
+
+Result<> make_jail(const std::string& root, const VmSpec& spec, const std::string& device_state) {
+  TRY(sys::remove_tree(root));
+  TRY(sys::mkdirs(root, 0755));
+  TRY(add_read_only(spec.base.path, root + kJailBase));
+  TRY(add_writable(spec.overlay.path, root + kJailOverlay, spec));
+  if (!spec.memory_file.empty()) TRY(add_read_only(spec.memory_file, root + kJailMemory));
+  if (device_state.empty()) {
+    TRY(add_read_only(spec.kernel, root + kJailKernel));
+    TRY(add_read_only(spec.initramfs, root + kJailInitramfs));
+  } else {
+    TRY(add_read_only(device_state, root + kJailState));
+  }
+  if (spec.serial_log.empty()) return {};
+  const sys::Fd log = TRY(sys::open_file(spec.serial_log, O_WRONLY | O_CREAT | O_APPEND));
+  return add_writable(spec.serial_log, root + kJailConsole, spec);
+}
+
+VmSpec spec_in_jail(const VmSpec& spec) {
+  VmSpec inside = spec;
+  inside.kernel = kJailKernel;
+  inside.initramfs = kJailInitramfs;
+  inside.base.path = kJailBase;
+  inside.overlay.path = kJailOverlay;
+  if (!spec.memory_file.empty()) inside.memory_file = kJailMemory;
+  if (!spec.serial_log.empty()) inside.serial_log = kJailConsole;
+  return inside;
+}
+
+Result<> add_device(const std::string& root, const VmSpec& spec, const std::string& name, unsigned major,
+                    unsigned minor) {
+  const std::string path = root + "/dev/" + name;
+  TRY(sys::mkdirs(path.substr(0, path.rfind('/'))));
+  if (::mknod(path.c_str(), S_IFCHR | 0600, makedev(major, minor)) != 0) return fail_errno("mknod " + path);
+  return own(path, spec);
+}
+
+Result<> add_output(const std::string& root, const VmSpec& spec, const char* name) {
+  TRY(sys::remove_file(root + name));
+  TRY(sys::write_file(root + name, "", 0600));
+  return own(root + name, spec);
+}
+
+Result<> take_output(const std::string& root, const char* name, const std::string& path) {
+  // A descriptor that the VM's process may still hold must not reach the file that is kept.
+  TRY(sys::copy_sparse(root + name, path));
+  return sys::remove_file(root + name);
+}
+
+}  // namespace wrenn::vmm

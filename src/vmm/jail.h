@@ -1,0 +1,41 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "sys/process.h"
+#include "vmm/vmm.h"
+
+// The folder that becomes the file system of a VM's monitor: hard links to what this VM needs and nothing
+// else. Blocking calls.
+namespace wrenn::vmm {
+
+// Where the files of a VmSpec are inside its jail.
+inline constexpr const char* kJailKernel = "/kernel";
+inline constexpr const char* kJailInitramfs = "/initramfs";
+inline constexpr const char* kJailBase = "/base";
+inline constexpr const char* kJailOverlay = "/overlay";
+inline constexpr const char* kJailMemory = "/memory";
+inline constexpr const char* kJailState = "/state";        // read by a load
+inline constexpr const char* kJailSaved = "/saved-state";  // written by a save
+inline constexpr const char* kJailConsole = "/console";
+
+// Makes `root` anew with `spec`'s files: disks, kernel and initramfs unless `device_state` says that the VM
+// is loaded, then that instead; memory and console where the spec has them. Only overlay and console belong
+// to the VM's user; the others are readable, whatever folder they came from keeps everybody else out.
+Result<> make_jail(const std::string& root, const VmSpec& spec, const std::string& device_state);
+// `spec` as the monitor sees it.
+VmSpec spec_in_jail(const VmSpec& spec);
+// A character device below `root` for the VM's user.
+Result<> add_device(const std::string& root, const VmSpec& spec, const std::string& name, unsigned major,
+                    unsigned minor);
+inline constexpr unsigned kMiscMajor = 10;  // Linux's admin-guide/devices.txt
+inline constexpr unsigned kTunMinor = 200;
+inline constexpr unsigned kKvmMinor = 232;
+
+// An empty file for the VM's user to write, and what it wrote moved to `path`, root's.
+Result<> add_output(const std::string& root, const VmSpec& spec, const char* name);
+Result<> take_output(const std::string& root, const char* name, const std::string& path);
+
+}  // namespace wrenn::vmm

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <string_view>
+
+namespace wrenn::vmm::qemu {
+
+// The shared library of preload/, as bytes.
+std::string_view read_only_memory_library();
+
+}  // namespace wrenn::vmm::qemu

@@ -1,0 +1,129 @@
+#include "vmm/vm_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/bytes.h"
+#include "sys/file.h"
+#include "vmm/limits.h"
+#include "vmm/proc.h"
+
+namespace wrenn::vmm {
+namespace {
+
+constexpr std::size_t kTailBytes = 2000;
+constexpr std::size_t kMaxMapsBytes = std::size_t{4} * 1024 * 1024;
+// The kernel should take a VM before the agent when memory runs out.
+constexpr int kOomScoreAdj = 500;
+
+// Full size from the start and sealed: writes beyond it fail, so a guest that makes its monitor complain
+// cannot fill anything.
+Result<sys::Fd> make_log() {
+  sys::Fd fd(::memfd_create("wrenn-vmm-log", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return fail_errno("memfd_create");
+  if (::ftruncate(fd.get(), static_cast<off_t>(kMonitorLogBytes)) != 0) return fail_errno("ftruncate log");
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
+    return fail_errno("seal log");
+  return fd;
+}
+
+}  // namespace
+
+VmProcess::VmProcess(ProcessIdentity identity, sys::Fd pidfd, std::optional<sys::ChildProcess> child,
+                     sys::Fd log)
+    : identity_(identity), pidfd_(std::move(pidfd)), child_(std::move(child)), log_(std::move(log)) {}
+
+Result<VmProcess> VmProcess::start(sys::SpawnSpec spec) {
+  sys::Fd log = TRY(make_log());
+  if (spec.stdout_fd < 0) spec.stdout_fd = log.get();
+  spec.stderr_fd = log.get();
+  spec.cwd = "/";
+  spec.new_session = true;
+  spec.new_pid_namespace = true;
+  spec.no_new_privileges = true;
+  spec.oom_score_adj = kOomScoreAdj;
+  sys::ChildProcess child = TRY(sys::spawn(spec));
+  // A child cannot be recycled before it is reaped, so both answers are about it.
+  ProcessIdentity identity{.pid = child.pid(), .start_time = 0};
+  if (const auto started = sys::process_start_time(child.pid())) identity.start_time = *started;
+  sys::Fd pidfd = TRY(sys::duplicate(child.pidfd()));
+  return VmProcess(identity, std::move(pidfd), std::move(child), std::move(log));
+}
+
+Result<VmProcess> VmProcess::adopt(ProcessIdentity identity) {
+  const auto gone = [&identity] {
+    return fail(Code::kNotFound, fmt::format("the VM process {} is gone", identity.pid));
+  };
+  auto pidfd = sys::open_pidfd(identity.pid);
+  if (!pidfd) return gone();
+  // Compared after the pidfd is open: from here on the number cannot pass to another process unnoticed.
+  const auto started = sys::process_start_time(identity.pid);
+  if (!started || *started != identity.start_time) return gone();
+  sys::Fd log(::open(fmt::format("/proc/{}/fd/2", identity.pid).c_str(), O_RDONLY | O_CLOEXEC));
+  return VmProcess(identity, std::move(*pidfd), std::nullopt, std::move(log));
+}
+
+bool VmProcess::alive() const {
+  pollfd poller{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
+  return ::poll(&poller, 1, 0) == 0;
+}
+
+Task<> VmProcess::wait_gone() {
+  CO_TRY(co_await sys::wait_readable(pidfd_.get()));
+  if (child_) CO_TRY(child_->try_wait());
+  co_return Result<>{};
+}
+
+Task<> VmProcess::kill() {
+  killed_ = true;
+  const auto sent = sys::signal_pidfd(pidfd_.get(), SIGKILL);
+  if (!sent && sent.error().sys_errno() != ESRCH) co_return std::unexpected(sent.error());
+  co_return co_await async::with_timeout(wait_gone(), kKillLimit,
+                                         fmt::format("killing VM process {}", identity_.pid));
+}
+
+Task<> VmProcess::wait_exit() {
+  CO_TRY(co_await wait_gone());
+  if (killed_) co_return Result<>{};
+  co_return fail(exit_error());
+}
+
+Result<VmStats> VmProcess::stats() {
+  if (!alive()) return fail(exit_error());
+  return read_stats(identity_.pid);
+}
+
+Result<RamRegion> VmProcess::ram(int memory_mib, RamKind kind) const {
+  const auto maps = TRY(sys::read_file(fmt::format("/proc/{}/maps", identity_.pid), kMaxMapsBytes));
+  return find_ram(maps, static_cast<std::uint64_t>(memory_mib) << 20, kind);
+}
+
+Error VmProcess::exit_error() {
+  std::string how = "it is gone";
+  if (child_) {
+    const auto status = child_->try_wait();
+    if (status && *status) how = (*status)->to_string();
+  }
+  const std::string tail = log_tail();
+  return Error(Code::kUnavailable, fmt::format("the VM process {} ended ({}){}{}", identity_.pid, how,
+                                               tail.empty() ? "" : ": ", tail));
+}
+
+std::string VmProcess::log_tail() const {
+  if (!log_) return {};
+  std::string text(kMonitorLogBytes, '\0');
+  const ssize_t n = ::pread(log_.get(), text.data(), text.size(), 0);
+  text.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
+  // The file has its full size from the start; what is not written yet is zero.
+  text.resize(std::min(text.size(), text.find('\0')));
+  if (text.size() > kTailBytes) text.erase(0, text.size() - kTailBytes);
+  return std::string(trim(text));
+}
+
+}  // namespace wrenn::vmm
