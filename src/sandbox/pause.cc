@@ -41,7 +41,7 @@ Result<> check_space(const std::string& dir, std::uint64_t needed) {
 // written since are stored; a guest that was booted here has none such, so its whole memory becomes one.
 Result<> write_files(const CapturePlan& plan, const std::string& snapshots_root, snapshot::Writer* writer) {
   const auto& [paths, process, ram, manifest] = plan;
-  const auto runs = TRY(snapshot::dirty_pages(process.pid, ram.address, ram.size));
+  const auto runs = TRY(sys::private_pages(process.pid, ram.address, ram.size));
   TRY(check_space(snapshots_root, bytes_of(runs)));
   if (sys::exists(paths.memory)) {
     TRY(link_or_copy(paths.memory, writer->path("memory")));

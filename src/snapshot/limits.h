@@ -3,9 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "sys/pagemap.h"
+
 namespace wrenn::snapshot {
 
-inline constexpr std::uint32_t kPageBytes = 4096;
+using sys::kPageBytes;
 // Of the biggest guest, 64 GiB.
 inline constexpr std::uint64_t kMaxRamPages = std::uint64_t{1} << 24U;
 inline constexpr std::size_t kCopyBytes = std::size_t{1} * 1024 * 1024;

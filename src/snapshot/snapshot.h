@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "sys/pagemap.h"
 
 // Snapshots on disk (docs/formats/snapshot.md). Blocking calls: run them by async::offload.
 //
@@ -37,15 +38,7 @@ struct Manifest {
   std::vector<File> files;
 };
 
-// A run of guest pages.
-struct PageRun {
-  std::uint64_t first = 0;  // page number in guest RAM
-  std::uint64_t count = 0;
-};
-
-// Pages of a private file mapping of `pid` at [address, address+size) that were written since it was mapped
-// (anonymous in pagemap). Uses PAGEMAP_SCAN where the kernel has it (6.7), pagemap otherwise.
-Result<std::vector<PageRun>> dirty_pages(pid_t pid, std::uint64_t address, std::uint64_t size);
+using sys::PageRun;
 
 // Writes `pages`: the runs' content read from /proc/pid/mem. All-zero pages are stored like any other.
 // Answers bytes written. kResourceExhausted reason disk_full.

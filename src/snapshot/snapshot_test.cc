@@ -70,9 +70,9 @@ TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
   char read = 0;
   for (std::uint64_t page = 0; page < kPages; ++page) read = static_cast<char>(read + *ram.page(page));
   EXPECT_NE(read, 0);
-  EXPECT_TRUE(dirty_pages(::getpid(), ram.address(), kBytes)->empty());
+  EXPECT_TRUE(sys::private_pages(::getpid(), ram.address(), kBytes)->empty());
   for (const std::uint64_t page : {3, 4, 10, 63}) ram.fill(page, 'X');
-  const auto runs = dirty_pages(::getpid(), ram.address(), kBytes);
+  const auto runs = sys::private_pages(::getpid(), ram.address(), kBytes);
   ASSERT_TRUE(runs) << runs.error().to_string();
   ASSERT_EQ(runs->size(), 3U);
   EXPECT_EQ((*runs)[0].first, 3U);
@@ -81,33 +81,12 @@ TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
   EXPECT_EQ((*runs)[2].first, 63U);
 }
 
-// The kernel hands regions over in batches of its own and of the caller's; neither may show.
-TEST_F(Snapshot, EveryOfManyRunsIsFoundOnceAndInOrder) {
-  for (const std::uint64_t wanted : {511, 512, 513, 700, 1500, 4095, 4096, 4097, 9000}) {
-    const std::uint64_t bytes = 2 * wanted * kPageBytes;
-    const auto file = sys::open_file(path("memory"), O_RDWR | O_CREAT | O_TRUNC);
-    ASSERT_EQ(::ftruncate(file->get(), static_cast<off_t>(bytes)), 0);
-    auto* base = static_cast<char*>(
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file->get(), 0));
-    ASSERT_NE(base, MAP_FAILED);
-    for (std::uint64_t run = 0; run < wanted; ++run) base[2 * run * kPageBytes] = 'X';
-    const auto runs = dirty_pages(::getpid(), reinterpret_cast<std::uint64_t>(base), bytes);
-    ASSERT_TRUE(runs) << runs.error().to_string();
-    ASSERT_EQ(runs->size(), wanted);
-    for (std::uint64_t run = 0; run < wanted; ++run) {
-      ASSERT_EQ((*runs)[run].first, 2 * run);
-      ASSERT_EQ((*runs)[run].count, 1U);
-    }
-    ::munmap(base, bytes);
-  }
-}
-
 TEST_F(Snapshot, PagesComeBackWhereTheyWere) {
   const std::string file = memory_file("memory");
   const Ram before(file);
   for (const std::uint64_t page : {0, 7, 8, 9, 63}) before.fill(page, 'Y');
   before.fill(5, '\0');
-  const auto runs = dirty_pages(::getpid(), before.address(), kBytes);
+  const auto runs = sys::private_pages(::getpid(), before.address(), kBytes);
   EXPECT_EQ(write_pages(::getpid(), before.address(), *runs, path("pages")), 6 * kPageBytes);
   const Ram after(file);
   ASSERT_TRUE(load_pages(::getpid(), after.address(), kBytes, path("pages")));
@@ -119,8 +98,8 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   const std::string file = memory_file("memory");
   const Ram ram(file);
   for (const std::uint64_t page : {1, 20, 21}) ram.fill(page, 'Z');
-  ASSERT_TRUE(
-      write_pages(::getpid(), ram.address(), *dirty_pages(::getpid(), ram.address(), kBytes), path("pages")));
+  ASSERT_TRUE(write_pages(::getpid(), ram.address(), *sys::private_pages(::getpid(), ram.address(), kBytes),
+                          path("pages")));
   const std::string good = *sys::read_file(path("pages"));
   const Ram target(file);
   const auto refused = [&](const std::string& bytes) {
@@ -144,7 +123,7 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   EXPECT_TRUE(refused(with_u64(kHeader, kPages))) << "a run outside of RAM";
   EXPECT_TRUE(refused(with_u64(kHeader, 20))) << "runs that overlap";
   EXPECT_TRUE(refused(with_u64(kHeader + 8, ~std::uint64_t{0}))) << "a length that overflows";
-  EXPECT_TRUE(dirty_pages(::getpid(), target.address(), kBytes)->empty()) << "RAM was written";
+  EXPECT_TRUE(sys::private_pages(::getpid(), target.address(), kBytes)->empty()) << "RAM was written";
   EXPECT_FALSE(refused(good));
 }
 

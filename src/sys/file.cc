@@ -23,6 +23,8 @@
 namespace wrenn::sys {
 namespace {
 
+constexpr int kListenBacklog = 8;
+
 constexpr std::size_t kCopyChunk = std::size_t{1024} * 1024;
 constexpr int kMaxDepth = 4096;
 
@@ -323,6 +325,22 @@ Result<ShortPath> shorten(const std::string& path) {
   if (through.size() >= sizeof(sockaddr_un::sun_path))
     return fail(Code::kInvalidArgument, path + ": name too long");
   return ShortPath{.folder = std::move(fd), .path = std::move(through)};
+}
+
+Result<Fd> listen_unix(const std::string& path) {
+  const ShortPath place = TRY(shorten(path));
+  ::unlink(place.path.c_str());
+  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return fail_errno("socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  place.path.copy(address.sun_path, sizeof address.sun_path - 1);
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return fail_errno("bind " + path);
+  }
+  if (::chmod(place.path.c_str(), 0600) != 0) return fail_errno("chmod " + path);
+  if (::listen(fd.get(), kListenBacklog) != 0) return fail_errno("listen " + path);
+  return fd;
 }
 
 }  // namespace wrenn::sys

@@ -61,6 +61,10 @@ struct ShortPath {
 };
 Result<ShortPath> shorten(const std::string& path);
 
+// A listening unix socket at `path` (any length), mode 0600; a stale socket file is replaced. A client can
+// connect before anybody accepts.
+Result<Fd> listen_unix(const std::string& path);
+
 // A fresh folder below $TMPDIR or /tmp, removed when destroyed.
 class TempDir {
  public:

@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "sys/file.h"
+#include "sys/pagemap.h"
 #include "sys/process.h"
 #include "vmm/vmm.h"
 
@@ -178,6 +179,7 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
   }
 
   Task<> save_and_load();
+  Task<> load_and_fill();
   Task<> adopt();
   Task<> refuse();
   Task<> jail();
@@ -239,6 +241,79 @@ Task<> DriverNeedsRoot::save_and_load() {
 }
 
 TEST_P(DriverNeedsRoot, SavedGuestGoesOnWhereItStood) { run(save_and_load()); }
+
+struct SavedPages {
+  std::vector<sys::PageRun> runs;
+  std::string bytes;
+};
+
+Result<SavedPages> save_pages(pid_t pid, RamRegion ram) {
+  SavedPages saved{.runs = TRY(sys::private_pages(pid, ram.address, ram.size)), .bytes = {}};
+  const auto memory = TRY(sys::open_file("/proc/" + std::to_string(pid) + "/mem", O_RDONLY));
+  for (const auto& run : saved.runs) {
+    std::string block(run.count * kPage, '\0');
+    TRY(sys::pread_all(memory.get(), block.data(), block.size(), ram.address + run.first * kPage));
+    saved.bytes += block;
+  }
+  return saved;
+}
+
+Task<> write_pages(const SavedPages* saved, pid_t pid, RamRegion ram) {
+  const auto memory = CO_TRY(sys::open_file("/proc/" + std::to_string(pid) + "/mem", O_WRONLY));
+  std::size_t at = 0;
+  for (const auto& run : saved->runs) {
+    CO_TRY(sys::pwrite_all(memory.get(), std::string_view(saved->bytes).substr(at, run.count * kPage),
+                           ram.address + run.first * kPage));
+    at += run.count * kPage;
+  }
+  co_return Result<>{};
+}
+
+// A second life from the first memory file and the pages written since, as a paused sandbox resumes; then a
+// third, to see that what was filled in is found again, and one taken over while its memory is still being
+// loaded.
+Task<> DriverNeedsRoot::load_and_fill() {
+  auto vm = CO_TRY(co_await boot(spec("console1")));
+  CO_TRY(co_await wait_for_tick(path("console1"), 2));
+  CO_TRY(co_await vm->pause());
+  CO_TRY(co_await vm->save_device_state(path("state0")));
+  const RamRegion booted = CO_TRY(co_await vm->ram());
+  CO_TRY(copy_ram(vm->process().pid, booted, path("memory")));
+  CO_TRY(co_await vm->kill());
+
+  SavedPages saved;
+  FillMemory fill;
+  int reached = last_tick(path("console1"));
+  for (int life = 1; life <= 3; ++life) {
+    const std::string console = "console" + std::to_string(life % 2 + 1);
+    CO_TRY(sys::remove_file(path(console)));
+    VmSpec again = spec(console);
+    again.memory_file = path("memory");
+    auto loaded = CO_TRY(co_await driver_->load(again, path("state" + std::to_string(life - 1)), fill));
+    pids_.push_back(loaded->process().pid);
+    CO_TRY(co_await loaded->resume());
+    if (life == 3) {
+      const ProcessIdentity identity = loaded->process();
+      loaded.reset();
+      loaded = CO_TRY(co_await driver_->adopt(again, identity));
+    }
+    CO_TRY(co_await wait_for_tick(path(console), reached + 5));
+    EXPECT_GE(first_tick(path(console)), reached) << "life " << life;
+    EXPECT_LE(first_tick(path(console)), reached + 1) << "life " << life << " did not go on where it stood";
+    CO_TRY(co_await loaded->pause());
+    reached = last_tick(path(console));
+    CO_TRY(co_await loaded->save_device_state(path("state" + std::to_string(life))));
+    const RamRegion ram = CO_TRY(co_await loaded->ram());
+    saved = CO_TRY(save_pages(loaded->process().pid, ram));
+    EXPECT_FALSE(saved.runs.empty());
+    EXPECT_LT(saved.bytes.size(), ram.size / 2) << "more was loaded than was needed";
+    fill = [&saved](pid_t pid, RamRegion region) { return write_pages(&saved, pid, region); };
+    CO_TRY(co_await loaded->kill());
+  }
+  co_return Result<>{};
+}
+
+TEST_P(DriverNeedsRoot, FilledMemoryIsThereBeforeTheDevicesLoad) { run(load_and_fill()); }
 
 Task<> DriverNeedsRoot::adopt() {
   auto vm = CO_TRY(co_await boot(spec("console")));

@@ -12,11 +12,6 @@
 namespace wrenn::vmm {
 namespace {
 
-Result<> own(const std::string& path, const VmSpec& spec) {
-  if (::lchown(path.c_str(), spec.uid, spec.gid) != 0) return fail_errno("chown " + path);
-  return {};
-}
-
 Result<> set_mode(const std::string& path, mode_t mode) {
   if (::chmod(path.c_str(), mode) != 0) return fail_errno("chmod " + path);
   return {};
@@ -65,6 +60,11 @@ VmSpec spec_in_jail(const VmSpec& spec) {
   if (!spec.memory_file.empty()) inside.memory_file = kJailMemory;
   if (!spec.serial_log.empty()) inside.serial_log = kJailConsole;
   return inside;
+}
+
+Result<> own(const std::string& path, const VmSpec& spec) {
+  if (::lchown(path.c_str(), spec.uid, spec.gid) != 0) return fail_errno("chown " + path);
+  return {};
 }
 
 Result<> add_device(const std::string& root, const VmSpec& spec, const std::string& name, unsigned major,

@@ -27,6 +27,8 @@ inline constexpr const char* kJailConsole = "/console";
 Result<> make_jail(const std::string& root, const VmSpec& spec, const std::string& device_state);
 // `spec` as the monitor sees it.
 VmSpec spec_in_jail(const VmSpec& spec);
+// Gives a file of the jail to the VM's user.
+Result<> own(const std::string& path, const VmSpec& spec);
 // A character device below `root` for the VM's user.
 Result<> add_device(const std::string& root, const VmSpec& spec, const std::string& name, unsigned major,
                     unsigned minor);

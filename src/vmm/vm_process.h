@@ -20,6 +20,7 @@ class VmProcess {
   static Result<VmProcess> adopt(ProcessIdentity identity);
 
   const ProcessIdentity& identity() const { return identity_; }
+  int pidfd() const { return pidfd_.get(); }
   bool alive() const;
   // See Vm.
   Task<> kill();

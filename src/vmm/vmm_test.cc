@@ -8,6 +8,8 @@
 #include <algorithm>
 
 #include "sys/file.h"
+#include "vmm/firecracker/config.h"
+#include "vmm/firecracker/handover.h"
 #include "vmm/proc.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/qmp.h"
@@ -152,7 +154,7 @@ Result<> connect_to(std::string script, Milliseconds limit) {
   const std::string deep = folder.path() + "/" + std::string(120, 'd');
   TRY(sys::mkdirs(deep));
   const std::string path = deep + "/qmp.sock";
-  const auto listener = TRY(qemu::listen_unix(path));
+  const auto listener = TRY(sys::listen_unix(path));
   async::Loop loop(1);
   const auto task = [](async::Loop* on, std::string at, int fd, std::string text,
                        Milliseconds until) -> Task<> {
@@ -194,6 +196,41 @@ TEST(Qmp, TellsWhatWentWrong) {
   EXPECT_EQ(connect_to("[1]\n", Milliseconds(2000)).error().code(), Code::kInternal);
   EXPECT_EQ(connect_to(std::string(kGreeting), Milliseconds(50)).error().code(), Code::kDeadlineExceeded);
   EXPECT_FALSE(connect_to(std::string(std::size_t{2} * 1024 * 1024, 'x'), Milliseconds(2000)));
+}
+
+TEST(Firecracker, ReadsVersionsAndRefusesTheBadOnes) {
+  using firecracker::check_version;
+  using firecracker::parse_version;
+  EXPECT_EQ(parse_version("Firecracker v1.12.1\n\nrest")->to_string(), "1.12.1");
+  for (const char* text : {"", "Firecracker", "Firecracker v1", "Firecracker v1.2", "Firecracker va.b.c"}) {
+    EXPECT_FALSE(parse_version(text)) << text;
+  }
+  for (const auto& good : {firecracker::Version{1, 8, 0}, {1, 12, 1}, {1, 14, 4}, {1, 15, 1}, {2, 0, 0}}) {
+    EXPECT_TRUE(check_version(good)) << good.to_string();
+  }
+  for (const auto& bad : {firecracker::Version{1, 7, 9}, {1, 13, 0}, {1, 14, 3}, {1, 15, 0}}) {
+    EXPECT_EQ(check_version(bad).error().reason(), "firecracker_refused") << bad.to_string();
+  }
+}
+
+TEST(Firecracker, NamesTheProcessor) {
+  EXPECT_EQ(firecracker::cpu_identity("vendor_id\t: AuthenticAMD\ncpu family\t: 23\nmodel\t\t: 1\n"
+                                      "model name\t: EPYC\nstepping\t: 2\n"),
+            "AuthenticAMD 23/1/2");
+  EXPECT_EQ(firecracker::cpu_identity(""), "unknown unknown/unknown/unknown");
+}
+
+TEST(Firecracker, TakesOneMappingAndNothingElse) {
+  const auto ram = firecracker::parse_mappings(
+      R"([{"base_host_virt_addr":139637976727552,"size":268435456,"offset":0,"page_size":4096}])");
+  ASSERT_TRUE(ram);
+  EXPECT_EQ(ram->address, 139637976727552U);
+  EXPECT_EQ(ram->size, 256 * kMiB);
+  for (const char* text :
+       {"", "{}", "[]", "[1]", "[{}]", "[{},{}]", R"([{"base_host_virt_addr":-1,"size":1}])",
+        R"([{"base_host_virt_addr":4096,"size":4096,"offset":4096}])"}) {
+    EXPECT_FALSE(firecracker::parse_mappings(text)) << text;
+  }
 }
 
 TEST(ChooseDriver, RefusesUnknownNames) {

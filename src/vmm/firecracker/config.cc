@@ -118,9 +118,9 @@ std::string probe_config(const std::string& kernel, const std::string& initramfs
                    {"drives", json::array{}}});
 }
 
-json::object load_request(const Version& version) {
+json::object load_request(const Version& version, const char* backend, const char* path) {
   json::object request{{"snapshot_path", kJailState},
-                       {"mem_backend", {{"backend_type", "File"}, {"backend_path", kJailMemory}}},
+                       {"mem_backend", {{"backend_type", backend}, {"backend_path", path}}},
                        {"resume_vm", false}};
   request[version < kRenamedTracking ? "enable_diff_snapshots" : "track_dirty_pages"] = true;
   return request;

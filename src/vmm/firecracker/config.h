@@ -32,8 +32,8 @@ boost::json::object machine_config(const VmSpec& spec);
 std::string probe_config(const std::string& kernel, const std::string& initramfs);
 // Kernel arguments added to VmSpec::kernel_args: what Firecracker's machine lacks need not be searched for.
 std::string kernel_args(const VmSpec& spec);
-// Body of PUT /snapshot/load for files in the jail.
-boost::json::object load_request(const Version& version);
+// Body of PUT /snapshot/load for files in the jail; `backend`: "File" or "Uffd", at `path`.
+boost::json::object load_request(const Version& version, const char* backend, const char* path);
 // Body of PUT /snapshot/create.
 boost::json::object save_request(const char* state, const char* memory);
 // argv of the jailer.

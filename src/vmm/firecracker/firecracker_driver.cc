@@ -121,6 +121,8 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, std::string devi
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::adopt(VmSpec spec, ProcessIdentity process) {
   auto vm = std::make_shared<FirecrackerVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
+  // First, since its monitor may be waiting for a page too.
+  CO_TRY(co_await vm->adopt_memory());
   const auto connected = co_await vm->connect(kCommandLimit);
   if (!connected && !vm->alive()) co_return fail(Code::kNotFound, "the VM process is gone");
   if (!connected) co_return std::unexpected(connected.error());

@@ -1,6 +1,9 @@
 #include "vmm/firecracker/firecracker_vm.h"
 
+#include <unistd.h>
+
 #include "sys/file.h"
+#include "vmm/firecracker/handover.h"
 #include "vmm/jail.h"
 #include "vmm/limits.h"
 
@@ -9,6 +12,7 @@ namespace {
 
 // What a save writes of the RAM, which the capture takes from the process itself.
 constexpr const char* kSavedMemory = "/saved-memory";
+constexpr const char* kPagerSocket = "/pager.sock";
 
 }  // namespace
 
@@ -35,10 +39,55 @@ Task<> FirecrackerVm::command(std::string method, std::string target, boost::jso
 }
 
 Task<> FirecrackerVm::load_state(Version version, FillMemory fill) {
-  CO_TRY(co_await command("PUT", "/snapshot/load", load_request(version), kDiskCommandLimit));
-  if (!fill) co_return Result<>{};
+  if (fill) co_return co_await load_on_demand(version, std::move(fill));
+  co_return co_await command("PUT", "/snapshot/load", load_request(version, "File", kJailMemory),
+                             kDiskCommandLimit);
+}
+
+Task<> FirecrackerVm::load_on_demand(Version version, FillMemory fill) {
+  const std::uint64_t size = static_cast<std::uint64_t>(spec_.shape.memory_mib) << 20;
+  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, size));
+  CO_TRY(co_await fill(::getpid(), image.region()));
+  auto filled = CO_TRY(sys::private_pages(::getpid(), image.region().address, size));
+  const std::string path = jail_path(spec_) + kPagerSocket;
+  const sys::Fd listener = CO_TRY(sys::listen_unix(path));
+  CO_TRY(own(path, spec_));
+
+  // Firecracker sends its memory's whereabouts in the middle of the load, which then waits for pages.
+  std::optional<Result<Handover>> handover;
+  auto take_over = [](int socket, FirecrackerVm* self, MemoryImage from, std::vector<sys::PageRun> first,
+                      std::optional<Result<Handover>>* out) -> Task<> {
+    *out = co_await receive_handover(socket);
+    if (!**out) co_return Result<>{};
+    auto pager = Pager::start(std::move((**out)->fault_fd), (**out)->ram, std::move(from), std::move(first));
+    if (pager) self->pager_ = std::move(*pager);
+    if (!pager) *out = std::unexpected(std::move(pager).error());
+    co_return Result<>{};
+  };
+  async::Nursery nursery(co_await asio::this_coro::executor);
+  nursery.spawn("memory handover",
+                take_over(listener.get(), this, std::move(image), std::move(filled), &handover));
+  const Result<> loaded = co_await command("PUT", "/snapshot/load",
+                                           load_request(version, "Uffd", kPagerSocket), kDiskCommandLimit);
+  co_await nursery.cancel_and_join();
+  CO_TRY(sys::remove_file(path));
+  if (handover && !*handover && handover->error().code() != Code::kCanceled) {
+    co_return std::unexpected(handover->error());
+  }
+  CO_TRY(loaded);
+  if (pager_ == nullptr) co_return fail(Code::kInternal, "Firecracker did not hand its memory over");
+  co_return co_await async::with_timeout(pager_->wait_filled(), kDiskCommandLimit, "filling the VM's memory");
+}
+
+Task<> FirecrackerVm::adopt_memory() {
+  auto fault_fd = take_fault_fd(process().pid, process_.pidfd());
+  if (!fault_fd && fault_fd.error().code() == Code::kNotFound) co_return Result<>{};
+  if (!fault_fd) co_return std::unexpected(std::move(fault_fd).error());
+  // What an earlier agent had to fill in was in place before the VM ran.
   const RamRegion region = CO_TRY(co_await ram());
-  co_return co_await fill(process().pid, region);
+  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, region.size));
+  pager_ = CO_TRY(Pager::start(std::move(*fault_fd), region, std::move(image), {}));
+  co_return Result<>{};
 }
 
 Task<> FirecrackerVm::set_state(std::string state) {

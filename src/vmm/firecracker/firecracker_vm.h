@@ -4,6 +4,7 @@
 
 #include "vmm/firecracker/api.h"
 #include "vmm/firecracker/config.h"
+#include "vmm/pager.h"
 #include "vmm/vm_process.h"
 
 namespace wrenn::vmm::firecracker {
@@ -14,9 +15,12 @@ class FirecrackerVm final : public Vm {
   FirecrackerVm(const asio::any_io_executor& executor, VmSpec spec, VmProcess process);
 
   Task<> connect(Milliseconds limit);
-  // Loads the state in the jail, then runs `fill` over the RAM: Firecracker's devices look at it only once
-  // the guest runs.
+  // Loads the state in the jail. Without `fill` the memory file is mapped privately. With it the memory must
+  // be right before the devices look at their rings, and Firecracker lets nobody in between: so it is loaded
+  // on demand, from an image of ours that `fill` has completed.
   Task<> load_state(Version version, FillMemory fill);
+  // Goes on serving a VM whose memory an earlier agent loaded on demand.
+  Task<> adopt_memory();
   std::string log_tail() const { return process_.log_tail(); }
 
   const ProcessIdentity& process() const override { return process_.identity(); }
@@ -32,10 +36,12 @@ class FirecrackerVm final : public Vm {
  private:
   Task<> command(std::string method, std::string target, boost::json::object body, Milliseconds limit);
   Task<> set_state(std::string state);
+  Task<> load_on_demand(Version version, FillMemory fill);
 
   VmSpec spec_;
   VmProcess process_;
   ApiClient api_;
+  std::unique_ptr<Pager> pager_;  // set when the memory is loaded on demand
 };
 
 }  // namespace wrenn::vmm::firecracker

@@ -92,7 +92,7 @@ Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::s
                                                   std::uint64_t tsc_khz) const {
   sys::SpawnSpec process;
   process.jail = TRY(make_jail(spec, device_state));
-  const sys::Fd listener = TRY(listen_unix(qmp_path(spec)));
+  const sys::Fd listener = TRY(sys::listen_unix(qmp_path(spec)));
   process.argv = command_line(spec_in_jail(spec), how, tsc_khz);
   // One malloc arena: QEMU's threads would otherwise keep one each.
   process.env = {"PATH=/usr/bin", "LC_ALL=C", "MALLOC_ARENA_MAX=1", std::string("LD_PRELOAD=") + kPreload};

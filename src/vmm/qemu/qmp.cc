@@ -1,10 +1,5 @@
 #include "vmm/qemu/qmp.h"
 
-#include <fcntl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/write.hpp>
@@ -15,28 +10,6 @@
 #include "vmm/limits.h"
 
 namespace wrenn::vmm::qemu {
-namespace {
-
-constexpr int kListenBacklog = 8;
-
-}  // namespace
-
-Result<sys::Fd> listen_unix(const std::string& path) {
-  const sys::ShortPath place = TRY(sys::shorten(path));
-  ::unlink(place.path.c_str());
-  sys::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd) return fail_errno("socket");
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  place.path.copy(address.sun_path, sizeof address.sun_path - 1);
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return fail_errno("bind " + path);
-  }
-  if (::chmod(place.path.c_str(), 0600) != 0) return fail_errno("chmod " + path);
-  if (::listen(fd.get(), kListenBacklog) != 0) return fail_errno("listen " + path);
-  return fd;
-}
-
 void QmpClient::close() {
   boost::system::error_code ignored;
   socket_.close(ignored);

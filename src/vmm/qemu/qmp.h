@@ -6,14 +6,9 @@
 #include <string>
 
 #include "async/async.h"
-#include "sys/fd.h"
 
 // The QEMU machine protocol: one JSON message a line over a unix socket.
 namespace wrenn::vmm::qemu {
-
-// A listening unix socket at `path` (any length) for QEMU to inherit, so that a client can connect before
-// QEMU runs and nobody has to poll for the socket to appear. A stale socket file is replaced.
-Result<sys::Fd> listen_unix(const std::string& path);
 
 class QmpClient {
  public:
