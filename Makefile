@@ -7,7 +7,7 @@ CMAKE_FLAGS ?=
 WITH_ENV := set -a; [ ! -f .env ] || . ./.env; set +a;
 
 .DEFAULT_GOAL := help
-.PHONY: help deps configure build build-envd guest test test-unit test-conformance test-functional \
+.PHONY: help deps configure build build-envd guest test test-unit test-conformance test-functional test-firecracker \
         test-asan test-tsan fuzz check fmt quickstart dev dev-agent migrate-up bench clean
 
 help: ## list the targets
@@ -32,7 +32,7 @@ build/:
 guest: build ## make the guest kernel, initramfs and the template "minimal" below WRENN_DIR
 	@scripts/build-guest.sh
 
-test: deps build guest ## every test: unit, Connect conformance, then functional on real VMs
+test: deps build guest ## every test: unit, Connect conformance, functional on real VMs, Firecracker in the KVM lab
 	@scripts/run-tests.py --build $(BUILD)
 
 test-unit: build ## unit tests only
@@ -43,6 +43,9 @@ test-conformance: build ## the Connect conformance suite only
 
 test-functional: build guest ## tests on real VMs only
 	@scripts/run-tests.py --build $(BUILD) functional
+
+test-firecracker: build guest ## Firecracker in the KVM lab only: drivers and tests on real VMs
+	@scripts/run-tests.py --build $(BUILD) firecracker
 
 test-asan: guest ## unit and functional tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/sanitize.sh address

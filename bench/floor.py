@@ -8,6 +8,7 @@ import glob
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -41,9 +42,12 @@ class Recipe:
         self.template = os.path.dirname(found[-1])
 
     def command(self, overlay, qmp_fd, state_fd):
+        places = {"base": f"{self.folder}/base.ext4", "memory": f"{self.folder}/memory", "overlay": overlay}
         out = []
         for word in self.argv:
-            word = word.replace(f"{self.sandbox_dir}/overlay.ext4", overlay).replace(self.sandbox_dir, self.folder)
+            # The agent's QEMU sees its files by these names in its jail.
+            word = re.sub(r"(file|mem-path)=/(base|overlay|memory)$",
+                          lambda found: f"{found[1]}={places[found[2]]}", word)
             word = word.replace("socket,id=qmp,fd=3,", f"socket,id=qmp,fd={qmp_fd},")
             out.append(f"fd:{state_fd}" if word == "fd:4" else word)
         return out

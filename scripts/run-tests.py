@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the test suites and prints "N passed, N failed" as its last line.
 
-usage: run-tests.py --build DIR [--summary FILE] [unit] [conformance] [functional]
+usage: run-tests.py --build DIR [--summary FILE] [unit] [conformance] [functional] [firecracker]
 
 Without names all suites run. A suite other than unit is a script that prints its own "N passed, N failed" as
 its last such line; one that ends badly without a failed test counts as one failure.
@@ -21,6 +21,7 @@ SUITES = {
     "unit": (None, 900),
     "conformance": ("tests/conformance/run.sh", 1200),
     "functional": ("tests/functional/run.sh", 2400),
+    "firecracker": ("tests/kvmlab/run.sh", 1200),
 }
 COUNT = re.compile(r"^\s*(\d+) passed, (\d+) failed")
 

@@ -1,4 +1,6 @@
 // Traffic to the ports of a guest.
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include "agent/limits.h"
