@@ -68,6 +68,12 @@ def smaps(pid):
         return {name: int(kb) for name, kb in re.findall(r"^(\w+):\s+(\d+) kB", text.read(), re.M)}
 
 
+def private_mib(pid):
+    """What one more VM costs."""
+    each = smaps(pid)
+    return (each["Private_Dirty"] + each["Private_Clean"]) / 1024
+
+
 def measure_many(system, count):
     """Sandboxes at once: wall time until each has answered a command, and the memory of each at rest."""
     ids, lock = [], threading.Lock()
@@ -84,8 +90,8 @@ def measure_many(system, count):
 
     wall, _ = timed(in_parallel, count, count, make_worker)
     time.sleep(3)
-    maps = [smaps(pid) for pids in leaks.vm_processes().values() for pid in pids]
-    private = [(each["Private_Dirty"] + each["Private_Clean"]) / 1024 for each in maps]
+    pids = [pid for each in leaks.vm_processes().values() for pid in each]
+    maps, private = [smaps(pid) for pid in pids], [private_mib(pid) for pid in pids]
     rest = Rest(system)
     for sandbox_id in ids:
         rest.destroy(sandbox_id)

@@ -169,8 +169,13 @@ std::vector<std::pair<std::string, std::string>> Sandbox::guest_envs() const {
 }
 
 Task<> Sandbox::init_guest() {
-  auto alive = [vm = machine_.vm] { return vm->alive(); };
-  co_return co_await guest_->init(guest_envs(), std::move(alive), kInitLimit);
+  const auto vm = machine_.vm;
+  auto alive = [vm] { return vm->alive(); };
+  Result<> done = co_await guest_->init(guest_envs(), std::move(alive), kInitLimit);
+  if (done || vm->alive()) co_return done;
+  // How the VM ended says more than that nobody answered.
+  Result<> exit = co_await vm->wait_exit();
+  co_return exit ? std::move(done) : std::move(exit);
 }
 
 void Sandbox::start_watch() {

@@ -34,6 +34,8 @@ Result<> add_device(const std::string& root, const VmSpec& spec, const std::stri
                     unsigned minor);
 inline constexpr unsigned kMiscMajor = 10;  // Linux's admin-guide/devices.txt
 inline constexpr unsigned kTunMinor = 200;
+inline constexpr unsigned kMemoryMajor = 1;
+inline constexpr unsigned kNullMinor = 3;
 inline constexpr unsigned kKvmMinor = 232;
 
 // An empty file for the VM's user to write, and what it wrote moved to `path`, root's.

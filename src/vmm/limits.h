@@ -6,7 +6,7 @@
 namespace wrenn::vmm {
 
 // From spawning the monitor to its greeting. Generous: many may start at once on a busy host.
-inline constexpr std::chrono::seconds kStartLimit{20};
+inline constexpr std::chrono::seconds kStartLimit{60};
 // One command that touches no disk.
 inline constexpr std::chrono::seconds kCommandLimit{10};
 // Commands that drain or write disks.

@@ -83,6 +83,7 @@ Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, const std::string& d
     if (::symlink((std::string("usr/") + name).c_str(), (jail.root + "/" + name).c_str()) != 0)
       return fail_errno(std::string("symlink ") + name);
   }
+  TRY(add_device(jail.root, spec, "null", kMemoryMajor, kNullMinor));
   TRY(add_device(jail.root, spec, "net/tun", kMiscMajor, kTunMinor));
   if (shape_.accel == "kvm") TRY(add_device(jail.root, spec, "kvm", kMiscMajor, kKvmMinor));
   return jail;

@@ -1,0 +1,73 @@
+"""bench/drivers: see docs/benchmarks.md for the method."""
+import argparse
+import json
+import statistics
+import sys
+import time
+
+from harness import leaks
+from harness.system import System
+from lifecycle_main import measure_lives, private_mib
+from measure import Rest, in_parallel, summary, timed
+
+DRIVERS = ("qemu-kvm", "firecracker")
+
+
+def burst(system, count):
+    """`count` sandboxes paused, then all resumed at once; all run beside each other before they go."""
+    rest = Rest(system)
+    ids = [rest.create() for _ in range(count)]
+    for sandbox_id in ids:
+        rest.pause(sandbox_id)
+    waiting = list(ids)
+
+    def make_worker():
+        own = Rest(system)
+        return lambda: {"resume": timed(own.resume, waiting.pop())[0]}
+
+    began = time.monotonic()
+    out = summary(in_parallel(count, count, make_worker))
+    out["all_resumed_ms"] = round((time.monotonic() - began) * 1000)
+    time.sleep(5)
+    out["private_mib"] = round(statistics.median(private_mib(pid) for pids in leaks.vm_processes().values() for pid in pids), 1)
+    for sandbox_id in ids:
+        rest.destroy(sandbox_id)
+    return out
+
+
+def measure(driver, options):
+    system = System(driver=driver)
+    try:
+        system.start()
+        return {"lives": measure_lives(system, options.n, 1), "burst": burst(system, options.parallel)}
+    finally:
+        left = system.stop()
+        if left:
+            print(f"{driver} left: {left}", file=sys.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--n", type=int, default=20)
+    parser.add_argument("--parallel", type=int, default=20)
+    options = parser.parse_args()
+    found = {driver: measure(driver, options) for driver in DRIVERS}
+    qemu, firecracker = (found[driver] for driver in DRIVERS)
+    found["ratio"] = {step: round(firecracker["lives"][step]["p50"] / qemu["lives"][step]["p50"], 2) for step in qemu["lives"]}
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{'step, ms':<14} {'QEMU p50':>9} {'p95':>7} {'p99':>7} {'FC p50':>9} {'p95':>7} {'p99':>7} {'FC/QEMU':>8}   n")
+    for step, ratio in found["ratio"].items():
+        one, other = qemu["lives"][step], firecracker["lives"][step]
+        print(f"{step:<14} {one['p50']:>9} {one['p95']:>7} {one['p99']:>7} {other['p50']:>9} {other['p95']:>7} "
+              f"{other['p99']:>7} {ratio:>8} {one['n']:>3}")
+    for driver in DRIVERS:
+        each = found[driver]["burst"]
+        print(f"{driver}: {options.parallel} resumed at once in {each['all_resumed_ms']} ms (each p50 {each['resume']['p50']}, "
+              f"p99 {each['resume']['p99']}), private memory of a VMM {each['private_mib']} MiB")
+
+
+if __name__ == "__main__":
+    main()
