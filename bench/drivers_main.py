@@ -40,6 +40,9 @@ def measure(driver, options):
     try:
         system.start()
         return {"lives": measure_lives(system, options.n, 1), "burst": burst(system, options.parallel)}
+    except BaseException:
+        print(f"{driver}:\n{system.tails()}", file=sys.stderr)
+        raise
     finally:
         left = system.stop()
         if left:

@@ -1,6 +1,7 @@
 #include "sys/fd.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -45,9 +46,14 @@ Task<> wait_for_event(int fd, asio::posix::descriptor_base::wait_type type) {
   descriptor.assign(copy.get(), assign_error);
   if (assign_error) co_return fail(Error::from_errno(assign_error.value(), "epoll"));
   copy.release();
-  const auto [ec] = co_await descriptor.async_wait(type, asio::as_tuple(asio::use_awaitable));
-  if (ec == asio::error::operation_aborted) co_return fail(async::canceled_error());
-  if (ec) co_return fail(Error::from_errno(ec.value(), "epoll"));
+  const bool reading = type == asio::posix::descriptor_base::wait_read;
+  pollfd ready{.fd = fd, .events = static_cast<short>(reading ? POLLIN : POLLOUT), .revents = 0};
+  do {
+    const auto [ec] = co_await descriptor.async_wait(type, asio::as_tuple(asio::use_awaitable));
+    if (ec == asio::error::operation_aborted) co_return fail(async::canceled_error());
+    if (ec) co_return fail(Error::from_errno(ec.value(), "epoll"));
+    // Asio may hand on an event of the descriptor whose state had this one's place before; the kernel knows.
+  } while (::poll(&ready, 1, 0) == 0);
   co_return Result<>{};
 }
 
