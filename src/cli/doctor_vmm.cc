@@ -145,7 +145,7 @@ Finding judge_kvm(std::string_view printed, const std::string& dir) {
   return kKvm.warn("/dev/kvm is there but a guest does not run on it",
                    "use bare metal, or a host whose nested virtualisation works; to try again without a "
                    "reboot: rm " +
-                       dir + "/cache/kvm-probe");
+                       dir + "/cache/kvm-probe-*");
 }
 
 Finding judge_qemu(std::string_view printed) {

@@ -52,7 +52,9 @@ bool kvm_runs_guests(const Candidate& candidate, std::chrono::seconds limit) {
 }
 
 bool kvm_works(const DriverChoice& choice, const Candidate& candidate) {
-  const std::string cache = choice.cache_dir.empty() ? "" : choice.cache_dir + "/kvm-probe";
+  // One answer a monitor, or each would forget the other's.
+  const std::string monitor = candidate.name.substr(0, candidate.name.find('-'));
+  const std::string cache = choice.cache_dir.empty() ? "" : choice.cache_dir + "/kvm-probe-" + monitor;
   const std::string key = probe_key(choice, candidate);
   if (!cache.empty()) {
     const auto known = sys::read_file(cache);
