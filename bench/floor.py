@@ -103,6 +103,14 @@ def exec_on_envd(cmd, args):
     return events
 
 
+def thaw():
+    """The template was saved with its processes frozen; for ours /init does this."""
+    connection = http.client.HTTPConnection(GUEST, ENVD_PORT, timeout=LIMIT_SEC)
+    connection.request("POST", "/unfreeze")
+    assert connection.getresponse().status == 204
+    connection.close()
+
+
 def wait_envd():
     give_up = time.monotonic() + LIMIT_SEC
     while True:
@@ -174,12 +182,13 @@ class Floor(threading.Thread):
             marks.append(time.monotonic())
             wait_envd()
             marks.append(time.monotonic())
+            thaw()
             exec_on_envd(*self.exec_command)
             marks.append(time.monotonic())
             qmp.close()
         except Exception:
             process.kill()
-            raise RuntimeError(process.stderr.read().decode(errors="replace")[-2000:]) from None
+            raise RuntimeError(process.stderr.read().decode(errors="replace")[-2000:])
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait(10)
