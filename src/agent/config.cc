@@ -59,6 +59,20 @@ Result<std::string> secret_of(const Getenv& getenv, const std::string& wrenn_dir
   return load_or_make_secret(getenv("AGENT_SHARED_SECRET_FILE").value_or(wrenn_dir + "/agent.secret"));
 }
 
+Result<> read_limits(const Getenv& getenv, sandbox::Config* config) {
+  constexpr std::uint64_t kMiB = 1024 * 1024;
+  constexpr int kMostMib = 4095;
+  constexpr int kMostOps = 10'000'000;
+  const auto mib = [](int value) { return static_cast<std::uint64_t>(value) * kMiB; };
+  vmm::DeviceLimits& limits = config->limits;
+  limits.disk_bytes_per_sec = mib(TRY(int_of(getenv, "AGENT_DISK_MIB_PER_SEC", 512, 0, kMostMib)));
+  limits.disk_ops_per_sec =
+      static_cast<std::uint64_t>(TRY(int_of(getenv, "AGENT_DISK_OPS_PER_SEC", 20'000, 0, kMostOps)));
+  limits.network_bytes_per_sec = mib(TRY(int_of(getenv, "AGENT_NETWORK_MIB_PER_SEC", 200, 0, kMostMib)));
+  config->network.bytes_per_sec = limits.network_bytes_per_sec;
+  return {};
+}
+
 }  // namespace
 
 std::optional<std::string> process_env(const std::string& name) {
@@ -119,6 +133,7 @@ Result<AgentConfig> read_config(const Getenv& getenv) {
   config.sandbox.network.ready_slots = TRY(int_of(getenv, "AGENT_READY_SLOTS", 4, 0, 64));
   config.sandbox.network.max_slots = TRY(int_of(getenv, "AGENT_MAX_SANDBOXES", 4096, 1, 32'767));
   config.sandbox.network.internet = TRY(bool_of(getenv, "AGENT_INTERNET", true));
+  TRY(read_limits(getenv, &config.sandbox));
   config.log_level = log::level_from_name(getenv("LOG_LEVEL").value_or("info"));
   config.listen = TRY(listen_endpoint(getenv("AGENT_LISTEN_ADDR").value_or(":50051")));
   config.tls = TRY(tls_of(getenv));

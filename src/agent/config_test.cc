@@ -54,6 +54,12 @@ TEST_F(AgentConfigTest, RefusesHalfATlsPairAndBadNumbers) {
   env_.erase("AGENT_TLS_CERT");
   env_["AGENT_READY_SLOTS"] = "65";
   EXPECT_FALSE(read());
+  env_["AGENT_READY_SLOTS"] = "4";
+  EXPECT_EQ(read()->sandbox.limits.network_bytes_per_sec, 200U << 20U);
+  env_["AGENT_NETWORK_MIB_PER_SEC"] = "4096";
+  EXPECT_FALSE(read());
+  env_["AGENT_NETWORK_MIB_PER_SEC"] = "0";
+  EXPECT_EQ(read()->sandbox.network.bytes_per_sec, 0U);
   env_["AGENT_READY_SLOTS"] = "x";
   EXPECT_FALSE(read());
 }

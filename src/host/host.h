@@ -28,6 +28,8 @@ struct NetworkOptions {
   int ready_slots = 4;   // kept prepared ahead of use, 0..64
   int max_slots = 4096;  // 1..32767
   bool internet = true;  // guests may reach public addresses
+  // A guest's traffic each way beyond this is dropped; a second's worth may pass at once. 0: no limit.
+  std::uint64_t bytes_per_sec = 0;
 };
 
 class SlotPool {

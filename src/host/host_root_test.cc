@@ -192,8 +192,8 @@ TEST_F(HostNetworkRoot, SlotsAreMadeAheadReusedAndRemoved) {
 }
 
 TEST_F(HostNetworkRoot, SlotsOfAnEarlierAgentAreSweptButThoseInUseStay) {
-  ASSERT_TRUE(create_slot(7));
-  ASSERT_TRUE(create_slot(8));
+  ASSERT_TRUE(create_slot(7, 0));
+  ASSERT_TRUE(create_slot(8, 1'000'000));
   async::Loop loop(1);
   SlotPool pool(loop.executor(), &loop.pool(), {.ready_slots = 0});
   const auto run = [](SlotPool* slots) -> Task<> {
@@ -240,6 +240,24 @@ TEST_F(HostNetworkRoot, GuestsReachPublicAddressesAndNothingElse) {
     }
     pool->release(slot.index);
     pool->release(other.index);
+    co_return Result<>{};
+  });
+}
+
+TEST_F(HostNetworkRoot, TrafficBeyondTheLimitIsDropped) {
+  // A second's worth passes at once: 100 of these packets of 33 bytes and a frame's head.
+  with_pool({.ready_slots = 0, .bytes_per_sec = 4'700}, [](SlotPool* pool) -> Task<> {
+    const Slot slot = CO_TRY(co_await pool->acquire());
+    {
+      const Guest guest(slot.netns);
+      const Listener wan("wan");
+      for (int i = 0; i < 1'000; ++i) guest.send_udp(kGuestAddress, kPublic);
+      int heard = 0;
+      while (wan.hears(Milliseconds(300))) ++heard;
+      EXPECT_GE(heard, 20);
+      EXPECT_LE(heard, 300);
+    }
+    pool->release(slot.index);
     co_return Result<>{};
   });
 }

@@ -49,7 +49,8 @@ struct SlotPool::State {
   }
   Task<int> make() {
     const int index = CO_TRY(reserve());
-    const Result<> made = co_await async::offload(*pool, [index] { return create_slot(index); });
+    const Result<> made = co_await async::offload(
+        *pool, [index, limit = options.bytes_per_sec] { return create_slot(index, limit); });
     if (made) co_return index;
     co_await remove(index);
     co_return fail(Error(made.error()).in(fmt::format("network slot {}", index)));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "host/limits.h"
@@ -15,6 +16,8 @@ namespace {
 constexpr const char* kNetnsDir = "/run/netns";
 constexpr std::string_view kNetnsPrefix = "wrenn-";
 constexpr const char* kIpForward = "/proc/sys/net/ipv4/ip_forward";
+// nft keeps the rate and burst in 32 bits in places.
+constexpr std::uint64_t kMaxNftRate = 0xffff'ffff;
 constexpr const char* kTapMac = "02:FC:00:00:00:06";
 
 Result<> run_with_input(std::vector<std::string> argv, const std::string& input) {
@@ -42,7 +45,14 @@ Addresses addresses_of(int index) {
           .host_ip = fmt::format("10.11.{}.{}", index / 256, index % 256)};
 }
 
-std::string slot_rules(const Addresses& a) {
+// `match`'s packets beyond the limit are dropped.
+std::string limit_rule(const char* match, std::uint64_t bytes_per_sec) {
+  if (bytes_per_sec == 0) return "";
+  return fmt::format("{0} limit rate over {1} bytes/second burst {1} bytes drop", match,
+                     std::min(bytes_per_sec, kMaxNftRate));
+}
+
+std::string slot_rules(const Addresses& a, std::uint64_t bytes_per_sec) {
   // Connections into the guest come from the agent only; the guest's own go out through eth0 after the ban
   // list. Replies pass by connection tracking.
   return fmt::format(R"(
@@ -53,6 +63,7 @@ table netdev wrenn {{
     ether type arp arp saddr ip != 169.254.0.21 drop
     ether type ip ip saddr != 169.254.0.21 drop
     ether type != {{ ip, arp }} drop
+    {limit_sent}
   }}
 }}
 table ip wrenn {{
@@ -60,6 +71,7 @@ table ip wrenn {{
   chain output {{ type filter hook output priority 0; policy drop; }}
   chain forward {{
     type filter hook forward priority 0; policy drop;
+    {limit_received}
     ct state established,related accept
     ct state invalid drop
     iifname "eth0" oifname "tap0" ip daddr 169.254.0.21 ct status dnat accept
@@ -82,7 +94,9 @@ table ip6 wrenn {{
 }}
 )",
                      fmt::arg("forbidden", kForbidden), fmt::arg("host_ip", a.host_ip),
-                     fmt::arg("guest_end", a.guest_end));
+                     fmt::arg("guest_end", a.guest_end),
+                     fmt::arg("limit_sent", limit_rule("", bytes_per_sec)),
+                     fmt::arg("limit_received", limit_rule("oifname \"tap0\"", bytes_per_sec)));
 }
 
 }  // namespace
@@ -127,7 +141,7 @@ table ip wrenn_agent {{
   return run_with_input({"nft", "-f", "-"}, rules);
 }
 
-Result<> create_slot(int index) {
+Result<> create_slot(int index, std::uint64_t bytes_per_sec) {
   const Addresses a = addresses_of(index);
   const Slot slot = SlotPool::describe(index);
   const std::string& ns = slot.netns;
@@ -153,7 +167,7 @@ Result<> create_slot(int index) {
       fmt::arg("uid", slot.uid));
   TRY(run_with_input({"ip", "-batch", "-"}, outside));
   TRY(run_with_input({"ip", "-n", ns, "-batch", "-"}, inside));
-  TRY(run_with_input({"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a)));
+  TRY(run_with_input({"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a, bytes_per_sec)));
   // /proc/sys/net shows the namespace of the process that opens it.
   return run_with_input({"ip", "netns", "exec", ns, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"},
                         "");

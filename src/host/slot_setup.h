@@ -12,7 +12,7 @@ namespace wrenn::host {
 // Table `wrenn_agent` of the host: what leaves a slot reaches neither this host nor private ranges.
 Result<> install_host_rules(bool internet);
 Result<> enable_ip_forward();
-Result<> create_slot(int index);
+Result<> create_slot(int index, std::uint64_t bytes_per_sec);
 // Ok when parts are absent.
 Result<> remove_slot(int index);
 // Indexes of slots that exist on this host.

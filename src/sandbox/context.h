@@ -21,6 +21,7 @@ struct Config {
   std::string driver = "auto";
   std::string firecracker;  // its binary
   host::NetworkOptions network;
+  vmm::DeviceLimits limits;
 };
 
 // Made by the manager's start and alive as long as it; pointers to it are borrowed.

@@ -75,11 +75,8 @@ Task<> Sandbox::start_new(Template from) {
   CO_TRY(std::move(files));
   CO_TRY(std::move(*slot));
 
-  LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, "", "", ""};
-  if (snapshot) {
-    plan.memory_file = paths_.memory;
-    plan.device_state = *snapshot + "/state";
-  }
+  LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, "", snapshot.value_or("")};
+  if (snapshot) plan.memory_file = paths_.memory;
   machine_.vm = CO_TRY(co_await launch(context_, std::move(plan), machine_.slot));
   record_.process = machine_.vm->process();
   guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "sandbox/limits.h"
+#include "sys/file.h"
 
 namespace wrenn::sandbox {
 namespace {
@@ -28,16 +29,28 @@ Task<> fill_memory(asio::thread_pool* pool, std::string pages, pid_t pid, vmm::R
                                     [=] { return snapshot::load_pages(pid, ram.address, ram.size, pages); });
 }
 
+// It only saves time, so one that cannot be read costs no more than that.
+std::vector<sys::PageRun> read_working_set(const LaunchPlan& plan) {
+  const std::string path = plan.snapshot_dir + "/working-set";
+  if (!sys::exists(path)) return {};
+  auto runs = snapshot::read_runs(static_cast<std::uint64_t>(plan.memory_mib) * kMiB, path);
+  if (runs) return std::move(*runs);
+  log::warn("{}: {}", plan.id, runs.error().to_string());
+  return {};
+}
+
 Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan, host::Slot slot) {
   const vmm::VmSpec spec = spec_of(*context, plan, slot);
-  if (plan.device_state.empty()) co_return co_await context->driver->boot(spec);
-  vmm::FillMemory fill;
-  if (!plan.pages.empty()) {
-    fill = [context, pages = plan.pages](pid_t pid, vmm::RamRegion ram) {
+  if (plan.snapshot_dir.empty()) co_return co_await context->driver->boot(spec);
+  vmm::SavedState from{.device_state = plan.snapshot_dir + "/state", .fill = {}, .prefetch = {}};
+  const std::string pages = plan.snapshot_dir + "/pages";
+  if (sys::exists(pages)) {
+    from.fill = [context, pages](pid_t pid, vmm::RamRegion ram) {
       return fill_memory(context->pool, pages, pid, ram);
     };
   }
-  co_return co_await context->driver->load(spec, plan.device_state, std::move(fill));
+  from.prefetch = read_working_set(plan);
+  co_return co_await context->driver->load(spec, std::move(from));
 }
 
 }  // namespace
@@ -62,6 +75,7 @@ vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::
   spec.overlay = {paths.overlay, false};
   spec.memory_file = plan.memory_file;
   spec.netns = slot.netns;
+  spec.limits = context.config.limits;
   spec.uid = slot.uid;
   spec.gid = slot.uid;
   spec.cgroup_procs_files = context.cgroups->procs_files(plan.id);

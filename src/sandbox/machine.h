@@ -19,8 +19,7 @@ struct LaunchPlan {
   int vcpus = 1;
   int memory_mib = 512;
   std::string memory_file;   // mapped privately; empty when the guest boots
-  std::string device_state;  // empty: boot
-  std::string pages;         // of a paused sandbox: what differs from memory_file; may be empty
+  std::string snapshot_dir;  // what is loaded: a template's snapshot or a sandbox's; empty: the guest boots
 };
 
 // The shape of a VM of this size on this host.

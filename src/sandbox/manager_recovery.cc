@@ -38,8 +38,8 @@ Task<Manager::Leftover> Manager::examine(Record record) {
   const Record& known = leftover.record;
   const Paths paths(context_.config, known.id);
   if (known.process.pid != 0) {
-    LaunchPlan plan{known.id, known.vcpus, known.memory_mib, sys::exists(paths.memory) ? paths.memory : "",
-                    "",       ""};
+    const LaunchPlan plan{known.id, known.vcpus, known.memory_mib,
+                          sys::exists(paths.memory) ? paths.memory : "", ""};
     const auto spec = spec_of(context_, plan, host::SlotPool::describe(known.slot));
     auto vm = co_await context_.driver->adopt(spec, known.process);
     if (vm) leftover.vm = std::move(*vm);

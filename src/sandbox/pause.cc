@@ -25,6 +25,7 @@ struct CapturePlan {
   Paths paths;
   vmm::ProcessIdentity process;
   vmm::RamRegion ram;
+  std::vector<sys::PageRun> working_set;
   snapshot::Manifest manifest;
 };
 
@@ -40,8 +41,10 @@ Result<> check_space(const std::string& dir, std::uint64_t needed) {
 // The VM stands still. Memory that came from a template or an earlier snapshot is linked, and the pages
 // written since are stored; a guest that was booted here has none such, so its whole memory becomes one.
 Result<> write_files(const CapturePlan& plan, const std::string& snapshots_root, snapshot::Writer* writer) {
-  const auto& [paths, process, ram, manifest] = plan;
-  const auto runs = TRY(sys::private_pages(process.pid, ram.address, ram.size));
+  const auto& [paths, process, ram, working_set, manifest] = plan;
+  auto runs = TRY(sys::private_pages(process.pid, ram.address, ram.size));
+  if (ram.own_when_read) runs = TRY(snapshot::changed_pages(process.pid, ram.address, runs, paths.memory));
+  if (!working_set.empty()) TRY(snapshot::write_runs(working_set, writer->path("working-set")));
   TRY(check_space(snapshots_root, bytes_of(runs)));
   if (sys::exists(paths.memory)) {
     TRY(link_or_copy(paths.memory, writer->path("memory")));
@@ -96,6 +99,7 @@ Task<> Sandbox::stop_and_publish() {
   if (!quiet) log::warn("sandbox {}: {}", record_.id, quiet.error().to_string());
   guest_->drop_connections();
   CO_TRY(co_await machine_.vm->pause());
+  if (const auto used = co_await machine_.vm->stats()) tell_throttled(used->throttled);
   co_return co_await write_snapshot();
 }
 
@@ -104,7 +108,8 @@ Task<> Sandbox::write_snapshot() {
   CO_TRY(sys::mkdirs(root, 0700));
   auto writer = CO_TRY(snapshot::Writer::create(paths_.snapshot_dir));
   CO_TRY(co_await machine_.vm->save_device_state(writer.path("state")));
-  CapturePlan plan{paths_, machine_.vm->process(), CO_TRY(co_await machine_.vm->ram()), {}};
+  CapturePlan plan{
+      paths_, machine_.vm->process(), CO_TRY(co_await machine_.vm->ram()), machine_.vm->working_set(), {}};
   plan.manifest =
       manifest_of(*context_, record_.vcpus, record_.memory_mib, CO_TRY(file_identity(paths_.base)));
   plan.manifest.kind = "sandbox";

@@ -136,8 +136,14 @@ Task<> Sandbox::sample() {
   const vmm::VmStats used = CO_TRY(co_await vm->stats());
   const std::int64_t disk = CO_TRY(occupied_bytes(paths_.overlay));
   if (machine_.vm != vm) co_return Result<>{};
+  tell_throttled(used.throttled);
   metrics_.record(unix_ms(), used.cpu_time_us, static_cast<std::int64_t>(used.rss_bytes), disk);
   co_return Result<>{};
+}
+
+void Sandbox::tell_throttled(std::uint64_t times) {
+  const std::uint64_t before = std::exchange(throttled_, times);
+  if (times > before) log::info("sandbox {}: held to its device limits {} times", record_.id, times - before);
 }
 
 // ---- state

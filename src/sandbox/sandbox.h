@@ -108,6 +108,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Result<> write_journal_now(Phase phase, Durability durability);
   void set_status(model::HostStatus status);
   void start_watch();
+  void tell_throttled(std::uint64_t times);
   Task<> watch(std::shared_ptr<vmm::Vm> vm);
   Task<> discard();
   Task<> locked_destroy();
@@ -151,6 +152,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::shared_ptr<bool> dropping_ = std::make_shared<bool>(false);
   std::int64_t last_active_ms_ = 0;
   std::int64_t next_auto_pause_ms_ = 0;
+  std::uint64_t throttled_ = 0;  // of this VM, told so far
   bool gone_ = false;
 };
 

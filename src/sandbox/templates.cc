@@ -171,7 +171,7 @@ Task<> TemplateStore::build_now(Template from, int vcpus, int memory_mib, std::s
     }
   }
   if (built) {
-    auto vm = co_await launch(context_, LaunchPlan{id, vcpus, memory_mib, "", "", ""}, machine.slot);
+    auto vm = co_await launch(context_, LaunchPlan{id, vcpus, memory_mib, "", ""}, machine.slot);
     if (vm) {
       machine.vm = *vm;
       record.process = machine.vm->process();

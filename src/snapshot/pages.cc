@@ -15,13 +15,15 @@ namespace wrenn::snapshot {
 namespace {
 
 struct Header {
-  std::array<char, 8> magic{};
+  std::array<char, 8> magic{};  // says whether the pages' content follows the runs
   std::uint32_t version = 0;
   std::uint32_t page_bytes = 0;
   std::uint64_t runs = 0;
   std::uint64_t pages = 0;
 };
-constexpr std::array<char, 8> kMagic = {'W', 'R', 'N', 'P', 'A', 'G', 'E', 'S'};
+using Magic = std::array<char, 8>;
+constexpr Magic kPagesMagic = {'W', 'R', 'N', 'P', 'A', 'G', 'E', 'S'};
+constexpr Magic kRunsMagic = {'W', 'R', 'N', 'W', 'O', 'R', 'K', 'S'};
 
 Result<sys::Fd> open_memory(pid_t pid, int flags) {
   return sys::open_file(fmt::format("/proc/{}/mem", pid), flags);
@@ -50,22 +52,39 @@ Result<> check_table(const Header& header, const std::vector<PageRun>& runs, std
   return {};
 }
 
-Result<std::vector<PageRun>> read_table(int fd, std::uint64_t ram_pages, const std::string& path) {
+Result<std::vector<PageRun>> read_table(int fd, const Magic& magic, std::uint64_t ram_pages,
+                                        const std::string& path) {
   Header header;
   const std::uint64_t file_bytes = TRY(sys::file_size(path));
   if (file_bytes < sizeof header) return fail(corrupt(path, "too short"));
   TRY(sys::pread_all(fd, reinterpret_cast<char*>(&header), sizeof header, 0));
-  if (header.magic != kMagic || header.version != kFormatVersion || header.page_bytes != kPageBytes) {
-    return fail(corrupt(path, "not a pages file of this version"));
+  if (header.magic != magic || header.version != kFormatVersion || header.page_bytes != kPageBytes) {
+    return fail(corrupt(path, "another kind of file, or of another version"));
   }
   if (header.runs > ram_pages || header.pages > ram_pages)
     return fail(corrupt(path, "more pages than memory"));
-  const std::uint64_t expected = sizeof header + header.runs * sizeof(PageRun) + header.pages * kPageBytes;
+  const std::uint64_t content = magic == kPagesMagic ? header.pages * kPageBytes : 0;
+  const std::uint64_t expected = sizeof header + header.runs * sizeof(PageRun) + content;
   if (file_bytes != expected) return fail(corrupt(path, "wrong size"));
   std::vector<PageRun> runs(header.runs);
   TRY(sys::pread_all(fd, reinterpret_cast<char*>(runs.data()), runs.size() * sizeof(PageRun), sizeof header));
   TRY(check_table(header, runs, ram_pages, path));
   return runs;
+}
+
+// Answers the number of pages.
+Result<std::uint64_t> write_table(int fd, const Magic& magic, const std::vector<PageRun>& runs,
+                                  const std::string& path) {
+  Header header{.magic = magic,
+                .version = kFormatVersion,
+                .page_bytes = static_cast<std::uint32_t>(kPageBytes),
+                .runs = runs.size()};
+  for (const PageRun& run : runs) header.pages += run.count;
+  // What could not be read back must not be written.
+  TRY(check_table(header, runs, kMaxRamPages, path));
+  TRY(sys::write_all(fd, {reinterpret_cast<const char*>(&header), sizeof header}));
+  TRY(sys::write_all(fd, {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(PageRun)}));
+  return header.pages;
 }
 
 // Calls `take(buffer, page)` for each block of the runs, read from `fd` at `address`.
@@ -90,16 +109,7 @@ Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::v
                                   const std::string& path) {
   const auto memory = TRY(open_memory(pid, O_RDONLY));
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
-  Header header{.magic = kMagic,
-                .version = kFormatVersion,
-                .page_bytes = static_cast<std::uint32_t>(kPageBytes),
-                .runs = runs.size()};
-  for (const PageRun& run : runs) header.pages += run.count;
-  // What could not be read back must not be written.
-  TRY(check_table(header, runs, kMaxRamPages, path));
-  TRY(sys::write_all(file.get(), {reinterpret_cast<const char*>(&header), sizeof header}));
-  TRY(sys::write_all(file.get(),
-                     {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(PageRun)}));
+  const std::uint64_t pages = TRY(write_table(file.get(), kPagesMagic, runs, path));
   std::uint64_t unsynced = 0;
   TRY(for_each_block(memory.get(), address, runs, [&](std::string_view block, std::uint64_t) -> Result<> {
     TRY(sys::write_all(file.get(), block));
@@ -111,12 +121,41 @@ Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::v
     }
     return {};
   }));
-  return header.pages * kPageBytes;
+  return pages * kPageBytes;
+}
+
+Result<> write_runs(const std::vector<PageRun>& runs, const std::string& path) {
+  const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
+  TRY(write_table(file.get(), kRunsMagic, runs, path));
+  return {};
+}
+
+Result<std::vector<PageRun>> read_runs(std::uint64_t size, const std::string& path) {
+  const auto file = TRY(sys::open_file(path, O_RDONLY));
+  return read_table(file.get(), kRunsMagic, size / kPageBytes, path);
+}
+
+Result<std::vector<PageRun>> changed_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+                                           const std::string& memory_file) {
+  const auto memory = TRY(open_memory(pid, O_RDONLY));
+  const auto file = TRY(sys::open_file(memory_file, O_RDONLY));
+  std::vector<PageRun> changed;
+  std::string original(kCopyBytes, '\0');
+  TRY(for_each_block(memory.get(), address, runs,
+                     [&](std::string_view block, std::uint64_t first) -> Result<> {
+                       TRY(sys::pread_all(file.get(), original.data(), block.size(), first * kPageBytes));
+                       for (std::size_t at = 0; at < block.size(); at += kPageBytes) {
+                         if (std::memcmp(block.data() + at, original.data() + at, kPageBytes) == 0) continue;
+                         sys::append_pages(&changed, first + at / kPageBytes);
+                       }
+                       return {};
+                     }));
+  return changed;
 }
 
 Result<> load_pages(pid_t pid, std::uint64_t address, std::uint64_t size, const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_RDONLY));
-  const auto runs = TRY(read_table(file.get(), size / kPageBytes, path));
+  const auto runs = TRY(read_table(file.get(), kPagesMagic, size / kPageBytes, path));
   const auto memory = TRY(open_memory(pid, O_WRONLY));
   std::string buffer(kCopyBytes, '\0');
   std::uint64_t at = sizeof(Header) + runs.size() * sizeof(PageRun);

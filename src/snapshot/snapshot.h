@@ -14,7 +14,8 @@
 // A template snapshot is a folder {manifest.json, state, memory, overlay}: memory is one sparse file of RAM
 // size, mapped privately by every clone. A sandbox snapshot is {manifest.json, state, pages, overlay} plus a
 // hard link `memory` to its template's memory: pages holds every page written since that template, so there
-// are never chains, and a template stays on disk while a snapshot needs it.
+// are never chains, and a template stays on disk while a snapshot needs it. A `working-set` may tell what a
+// resume will soon need of `memory`.
 namespace wrenn::snapshot {
 
 inline constexpr int kFormatVersion = 1;
@@ -44,6 +45,12 @@ using sys::PageRun;
 // Answers bytes written. kResourceExhausted reason disk_full.
 Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
                                   const std::string& path);
+// Those pages of the runs that differ from `memory_file`.
+Result<std::vector<PageRun>> changed_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+                                           const std::string& memory_file);
+// A `working-set` file: runs of pages of a RAM of `size` bytes, without their content.
+Result<> write_runs(const std::vector<PageRun>& runs, const std::string& path);
+Result<std::vector<PageRun>> read_runs(std::uint64_t size, const std::string& path);
 // Copies the content of a `pages` file into a stopped VM's RAM. Every bound is checked before any write.
 Result<> load_pages(pid_t pid, std::uint64_t address, std::uint64_t size, const std::string& path);
 // Writes RAM as one sparse file, zero pages as holes (for templates): parent's content with the process's

@@ -127,6 +127,39 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   EXPECT_FALSE(refused(good));
 }
 
+TEST_F(Snapshot, PagesThatWereOnlyReadNeedNotBeKept) {
+  const std::string file = memory_file("memory");
+  const Ram ram(file);
+  ram.fill(3, 'X');
+  ram.fill(4, '\0');                        // a hole of the file
+  ram.fill(5, static_cast<char>('a' + 5));  // what the file has
+  ram.fill(6, static_cast<char>('a' + 6));
+  ram.page(6)[kPageBytes - 1] = 'X';
+  const auto runs = sys::private_pages(::getpid(), ram.address(), kBytes);
+  ASSERT_EQ(runs->size(), 1U);
+  const auto changed = changed_pages(::getpid(), ram.address(), *runs, file);
+  ASSERT_TRUE(changed) << changed.error().to_string();
+  ASSERT_EQ(changed->size(), 2U);
+  EXPECT_EQ((*changed)[0].first, 3U);
+  EXPECT_EQ((*changed)[0].count, 1U);
+  EXPECT_EQ((*changed)[1].first, 6U);
+}
+
+TEST_F(Snapshot, WorkingSetsComeBackUnlessTheyAreDamaged) {
+  const std::vector<PageRun> runs{{2, 4}, {60, 4}};
+  ASSERT_TRUE(write_runs(runs, path("set")));
+  const auto read = read_runs(kBytes, path("set"));
+  ASSERT_TRUE(read) << read.error().to_string();
+  ASSERT_EQ(read->size(), 2U);
+  EXPECT_EQ((*read)[1].first, 60U);
+  EXPECT_EQ((*read)[1].count, 4U);
+  EXPECT_EQ(read_runs(kBytes / 2, path("set")).error().reason(), "snapshot_corrupt") << "outside of RAM";
+  EXPECT_FALSE(load_pages(::getpid(), 0, kBytes, path("set"))) << "it has no content";
+  const std::string good = *sys::read_file(path("set"));
+  ASSERT_TRUE(sys::write_file(path("set"), good + "x"));
+  EXPECT_EQ(read_runs(kBytes, path("set")).error().reason(), "snapshot_corrupt");
+}
+
 TEST_F(Snapshot, MemoryFilesAreSparseAndHoldTheParentUnderWhatChanged) {
   const std::string parent = memory_file("parent");
   const Ram ram(parent);

@@ -30,14 +30,6 @@ constexpr std::uint64_t kBitPresent = 1ULL << 63U;
 constexpr std::size_t kRegionsPerScan = 4096;
 constexpr std::size_t kEntriesPerRead = 16384;
 
-void append(std::vector<PageRun>* runs, std::uint64_t first, std::uint64_t count) {
-  if (!runs->empty() && runs->back().first + runs->back().count == first) {
-    runs->back().count += count;
-  } else {
-    runs->push_back({first, count});
-  }
-}
-
 Result<std::vector<PageRun>> scan(int fd, std::uint64_t address, std::uint64_t size) {
   std::vector<PageRegion> regions(kRegionsPerScan);
   std::vector<PageRun> runs;
@@ -57,7 +49,7 @@ Result<std::vector<PageRun>> scan(int fd, std::uint64_t address, std::uint64_t s
     if (found < 0) return fail_errno("PAGEMAP_SCAN");
     for (int i = 0; i < found; ++i) {
       const PageRegion& region = regions[static_cast<std::size_t>(i)];
-      append(&runs, (region.start - address) / kPageBytes, (region.end - region.start) / kPageBytes);
+      append_pages(&runs, (region.start - address) / kPageBytes, (region.end - region.start) / kPageBytes);
       arg.start = region.end;
     }
     // The kernel works in batches of 512 regions and lets walk_end stand where the last full one ended, so it
@@ -78,7 +70,8 @@ Result<std::vector<PageRun>> read_pagemap(int fd, std::uint64_t address, std::ui
                   (address / kPageBytes + page) * sizeof(std::uint64_t)));
     for (std::uint64_t i = 0; i < want; ++i) {
       const std::uint64_t entry = entries[i];
-      if ((entry & (kBitPresent | kBitSwapped)) != 0 && (entry & kBitFile) == 0) append(&runs, page + i, 1);
+      if ((entry & (kBitPresent | kBitSwapped)) != 0 && (entry & kBitFile) == 0)
+        append_pages(&runs, page + i, 1);
     }
     page += want;
   }
@@ -86,6 +79,14 @@ Result<std::vector<PageRun>> read_pagemap(int fd, std::uint64_t address, std::ui
 }
 
 }  // namespace
+
+void append_pages(std::vector<PageRun>* runs, std::uint64_t first, std::uint64_t count) {
+  if (!runs->empty() && runs->back().first + runs->back().count == first) {
+    runs->back().count += count;
+  } else {
+    runs->push_back({first, count});
+  }
+}
 
 Result<std::vector<PageRun>> private_pages(pid_t pid, std::uint64_t address, std::uint64_t size) {
   const auto fd = TRY(open_file(fmt::format("/proc/{}/pagemap", pid), O_RDONLY));

@@ -35,7 +35,9 @@ constexpr const char* kCounter =
     "python3 -c 'import socket\n"
     "s = socket.create_server((\"0.0.0.0\", 7777))\n"
     "while True: s.accept()[0].sendall(b\"hello\\n\")' &\n"
-    "for ((n = 0;; n++)); do echo \"TICK $n\" >/dev/ttyS0; sleep 0.05; done\n";
+    "grep -q wrenn.read /proc/cmdline && read_disk='dd if=/dev/vda of=/dev/null bs=64K count=64 "
+    "iflag=direct'\n"
+    "for ((n = 0;; n++)); do $read_disk 2>/dev/null; echo \"TICK $n\" >/dev/ttyS0; sleep 0.05; done\n";
 
 std::string wrenn_dir() {
   const char* dir = std::getenv("WRENN_DIR");
@@ -135,7 +137,8 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
     co_return vm;
   }
   Task<std::shared_ptr<Vm>> load(VmSpec of, std::string device_state) {
-    auto vm = CO_TRY(co_await driver_->load(std::move(of), std::move(device_state), {}));
+    auto vm = CO_TRY(co_await driver_->load(
+        std::move(of), {.device_state = std::move(device_state), .fill = {}, .prefetch = {}}));
     pids_.push_back(vm->process().pid);
     co_return vm;
   }
@@ -184,6 +187,7 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
   Task<> refuse();
   Task<> jail();
   Task<> reach_by_network();
+  Task<> limit_disk();
   Task<> choose();
 
   async::Loop loop_{2};
@@ -282,14 +286,15 @@ Task<> DriverNeedsRoot::load_and_fill() {
   CO_TRY(co_await vm->kill());
 
   SavedPages saved;
-  FillMemory fill;
+  SavedState from;
   int reached = last_tick(path("console1"));
   for (int life = 1; life <= 3; ++life) {
     const std::string console = "console" + std::to_string(life % 2 + 1);
     CO_TRY(sys::remove_file(path(console)));
     VmSpec again = spec(console);
     again.memory_file = path("memory");
-    auto loaded = CO_TRY(co_await driver_->load(again, path("state" + std::to_string(life - 1)), fill));
+    from.device_state = path("state" + std::to_string(life - 1));
+    auto loaded = CO_TRY(co_await driver_->load(again, from));
     pids_.push_back(loaded->process().pid);
     CO_TRY(co_await loaded->resume());
     if (life == 3) {
@@ -307,7 +312,9 @@ Task<> DriverNeedsRoot::load_and_fill() {
     saved = CO_TRY(save_pages(loaded->process().pid, ram));
     EXPECT_FALSE(saved.runs.empty());
     EXPECT_LT(saved.bytes.size(), ram.size / 2) << "more was loaded than was needed";
-    fill = [&saved](pid_t pid, RamRegion region) { return write_pages(&saved, pid, region); };
+    from.fill = [&saved](pid_t pid, RamRegion region) { return write_pages(&saved, pid, region); };
+    from.prefetch = loaded->working_set();
+    if (life == 2) EXPECT_EQ(!from.prefetch.empty(), again.shape.driver == "firecracker");
     CO_TRY(co_await loaded->kill());
   }
   co_return Result<>{};
@@ -373,6 +380,45 @@ Task<> DriverNeedsRoot::refuse() {
 
 TEST_P(DriverNeedsRoot, RefusesWhatCannotRunAndSaysWhy) { run(refuse()); }
 
+// Time the guest takes for four ticks, with 4 MiB read from its disk in each.
+Task<double> time_ticks(std::string console) {
+  const int first = last_tick(console) + 1;
+  CO_TRY(co_await wait_for_tick(console, first));
+  const auto began = Clock::now();
+  CO_TRY(co_await wait_for_tick(console, first + 4));
+  co_return since_ms(began);
+}
+
+// A snapshot made under limits does not keep them.
+Task<> DriverNeedsRoot::limit_disk() {
+  VmSpec slow = spec("console1");
+  slow.kernel_args += " wrenn.read";
+  slow.limits.disk_bytes_per_sec = std::uint64_t{4} << 20U;
+  auto vm = CO_TRY(co_await boot(slow));
+  CO_TRY(co_await wait_for_tick(path("console1"), 2));
+  const double limited = CO_TRY(co_await time_ticks(path("console1")));
+  EXPECT_GT(limited, 2'500) << "16 MiB at 4 MiB/s";
+  CO_TRY(co_await vm->pause());
+  const VmStats stats = CO_TRY(co_await vm->stats());
+  EXPECT_EQ(stats.throttled > 0, slow.shape.driver == "firecracker");
+  CO_TRY(co_await vm->save_device_state(path("state")));
+  const RamRegion ram = CO_TRY(co_await vm->ram());
+  CO_TRY(copy_ram(vm->process().pid, ram, path("memory")));
+  CO_TRY(co_await vm->kill());
+
+  VmSpec fast = spec("console2");
+  fast.memory_file = path("memory");
+  auto loaded = CO_TRY(co_await load(fast, path("state")));
+  CO_TRY(co_await loaded->resume());
+  CO_TRY(co_await wait_for_tick(path("console2"), 2));
+  const double free = CO_TRY(co_await time_ticks(path("console2")));
+  EXPECT_LT(free, limited / 2);
+  std::printf("four times 4 MiB: %.0f ms limited to 4 MiB/s, %.0f ms without\n", limited, free);
+  co_return co_await loaded->kill();
+}
+
+TEST_P(DriverNeedsRoot, HoldsDisksToTodaysLimits) { run(limit_disk()); }
+
 std::string status_field(pid_t pid, const std::string& name) {
   std::istringstream lines(sys::read_file("/proc/" + std::to_string(pid) + "/status").value_or(""));
   for (std::string line; std::getline(lines, line);) {
@@ -384,9 +430,9 @@ std::string status_field(pid_t pid, const std::string& name) {
 
 // What a descriptor may be: nothing of the host's files but what this VM was lent.
 bool expected_descriptor(const std::string& target) {
-  constexpr std::string_view kKnown[] = {
-      "/base",   "/overlay",    "/memory", "/console", "/dev/null", "/dev/kvm", "/dev/net/tun",
-      "socket:", "anon_inode:", "pipe:",   "/state",   "/memfd:",   "/kernel",  "/initramfs"};
+  constexpr std::string_view kKnown[] = {"/base",    "/overlay",     "/memory", "/console",    "/dev/null",
+                                         "/dev/kvm", "/dev/net/tun", "socket:", "anon_inode:", "pipe:",
+                                         "/state",   "/memfd:",      "/kernel", "/initramfs",  "/metrics"};
   // The console is this test's own file.
   return target.ends_with("/console1") || target.ends_with("/console2") ||
          std::ranges::any_of(kKnown, [&](std::string_view known) { return target.starts_with(known); });

@@ -17,14 +17,6 @@ Result<> set_mode(const std::string& path, mode_t mode) {
   return {};
 }
 
-Result<> add_read_only(const std::string& source, const std::string& target) {
-  if (::link(source.c_str(), target.c_str()) != 0) {
-    if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + source);
-    TRY(sys::copy_sparse(source, target));
-  }
-  return set_mode(target, 0444);
-}
-
 // No copy would do: what the VM writes must be the file itself.
 Result<> add_writable(const std::string& source, const std::string& target, const VmSpec& spec) {
   if (::link(source.c_str(), target.c_str()) != 0) return fail_errno("link " + source);
@@ -34,17 +26,23 @@ Result<> add_writable(const std::string& source, const std::string& target, cons
 
 }  // namespace
 
-Result<> make_jail(const std::string& root, const VmSpec& spec, const std::string& device_state) {
+Result<> lend_file(const std::string& source, const std::string& target) {
+  if (::link(source.c_str(), target.c_str()) != 0) {
+    if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + source);
+    TRY(sys::copy_sparse(source, target));
+  }
+  return set_mode(target, 0444);
+}
+
+Result<> make_jail(const std::string& root, const VmSpec& spec, Start how) {
   TRY(sys::remove_tree(root));
   TRY(sys::mkdirs(root, 0755));
-  TRY(add_read_only(spec.base.path, root + kJailBase));
+  TRY(lend_file(spec.base.path, root + kJailBase));
   TRY(add_writable(spec.overlay.path, root + kJailOverlay, spec));
-  if (!spec.memory_file.empty()) TRY(add_read_only(spec.memory_file, root + kJailMemory));
-  if (device_state.empty()) {
-    TRY(add_read_only(spec.kernel, root + kJailKernel));
-    TRY(add_read_only(spec.initramfs, root + kJailInitramfs));
-  } else {
-    TRY(add_read_only(device_state, root + kJailState));
+  if (!spec.memory_file.empty()) TRY(lend_file(spec.memory_file, root + kJailMemory));
+  if (how == Start::kBoot) {
+    TRY(lend_file(spec.kernel, root + kJailKernel));
+    TRY(lend_file(spec.initramfs, root + kJailInitramfs));
   }
   if (spec.serial_log.empty()) return {};
   const sys::Fd log = TRY(sys::open_file(spec.serial_log, O_WRONLY | O_CREAT | O_APPEND));

@@ -21,10 +21,12 @@ inline constexpr const char* kJailState = "/state";        // read by a load
 inline constexpr const char* kJailSaved = "/saved-state";  // written by a save
 inline constexpr const char* kJailConsole = "/console";
 
-// Makes `root` anew with `spec`'s files: disks, kernel and initramfs unless `device_state` says that the VM
-// is loaded, then that instead; memory and console where the spec has them. Only overlay and console belong
-// to the VM's user; the others are readable, whatever folder they came from keeps everybody else out.
-Result<> make_jail(const std::string& root, const VmSpec& spec, const std::string& device_state);
+// Makes `root` anew with `spec`'s files: disks; to boot, kernel and initramfs; memory and console where the
+// spec has them. Only overlay and console belong to the VM's user; the others are readable, whatever folder
+// they came from keeps everybody else out.
+Result<> make_jail(const std::string& root, const VmSpec& spec, Start how);
+// One more file to read: linked, or copied from another file system.
+Result<> lend_file(const std::string& source, const std::string& target);
 // `spec` as the monitor sees it.
 VmSpec spec_in_jail(const VmSpec& spec);
 // Gives a file of the jail to the VM's user.

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -22,6 +23,10 @@ namespace {
 constexpr std::uint64_t kFillBytes = std::uint64_t{1} << 20U;
 // Pages brought in around a faulting one: neighbours are likely next, and a page costs far less than a fault.
 constexpr std::uint64_t kFaultBytes = std::uint64_t{16} * 1024;
+constexpr std::uint64_t kBlockPages = kFaultBytes / sys::kPageBytes;
+// A guest that has answered its first requests has shown what it needs.
+constexpr std::chrono::seconds kRecordPeriod{10};
+constexpr std::size_t kMaxWorkingSetPages = 32768;  // 128 MiB
 constexpr std::size_t kEventsPerRead = 16;
 
 Result<sys::Fd> make_event() {
@@ -56,14 +61,14 @@ void MemoryImage::forget(const sys::PageRun& run) const {
 
 // ---- Pager
 
-Pager::Pager(sys::Fd fault_fd, RamRegion ram, MemoryImage image, std::vector<sys::PageRun> first)
-    : fault_fd_(std::move(fault_fd)), ram_(ram), image_(std::move(image)), first_(std::move(first)) {}
+Pager::Pager(sys::Fd fault_fd, RamRegion ram, MemoryImage image, PagerPlan plan)
+    : fault_fd_(std::move(fault_fd)), ram_(ram), image_(std::move(image)), plan_(std::move(plan)) {}
 
 Result<std::unique_ptr<Pager>> Pager::start(sys::Fd fault_fd, RamRegion ram, MemoryImage image,
-                                            std::vector<sys::PageRun> first) {
+                                            PagerPlan plan) {
   if (ram.size != image.region().size) return fail(Code::kInternal, "the VM's memory has another size");
   TRY(sys::set_nonblocking(fault_fd.get()));
-  std::unique_ptr<Pager> pager(new Pager(std::move(fault_fd), ram, std::move(image), std::move(first)));
+  std::unique_ptr<Pager> pager(new Pager(std::move(fault_fd), ram, std::move(image), std::move(plan)));
   pager->stop_ = TRY(make_event());
   pager->filled_ = TRY(make_event());
   pager->thread_ = std::jthread([self = pager.get()] { self->run(); });
@@ -79,31 +84,78 @@ Task<> Pager::wait_filled() {
 
 void Pager::run() {
   fill_result_ = fill();
+  record_until_ = std::chrono::steady_clock::now() + kRecordPeriod;
   signal_event(filled_);
   Result<> served = fill_result_;
-  while (served) {
-    std::array<pollfd, 2> waits{pollfd{.fd = fault_fd_.get(), .events = POLLIN, .revents = 0},
-                                pollfd{.fd = stop_.get(), .events = POLLIN, .revents = 0}};
-    if (::poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) return;
-    if (waits[1].revents != 0) return;
-    served = serve_waiting();
-  }
+  if (served) served = prefetch();
+  if (served) served = serve();
   // A VM that has ended needs no pages.
-  if (served.error().sys_errno() != ESRCH)
+  if (!served && served.error().sys_errno() != ESRCH)
     log::error("loading a VM's memory: {}", served.error().to_string());
 }
 
+Result<> Pager::serve() {
+  while (true) {
+    std::array<pollfd, 2> waits{pollfd{.fd = fault_fd_.get(), .events = POLLIN, .revents = 0},
+                                pollfd{.fd = stop_.get(), .events = POLLIN, .revents = 0}};
+    if (::poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) return fail_errno("poll");
+    if (waits[1].revents != 0) return {};
+    TRY(serve_waiting());
+  }
+}
+
+Result<> Pager::bring_in(const sys::PageRun& run) {
+  const std::uint64_t end = (run.first + run.count) * sys::kPageBytes;
+  for (std::uint64_t at = run.first * sys::kPageBytes; at < end; at += kFillBytes) {
+    TRY(copy(at, std::min(kFillBytes, end - at)));
+    TRY(serve_waiting());
+  }
+  return {};
+}
+
 Result<> Pager::fill() {
-  for (const sys::PageRun& run : first_) {
-    const std::uint64_t end = (run.first + run.count) * sys::kPageBytes;
-    for (std::uint64_t at = run.first * sys::kPageBytes; at < end; at += kFillBytes) {
-      TRY(copy(at, std::min(kFillBytes, end - at)));
-      TRY(serve_waiting());
-    }
+  for (const sys::PageRun& run : plan_.first) {
+    TRY(bring_in(run));
     image_.forget(run);
   }
-  first_ = {};
+  plan_.first = {};
   return {};
+}
+
+Result<> Pager::prefetch() {
+  for (const sys::PageRun& run : plan_.prefetch) {
+    pollfd stopped{.fd = stop_.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&stopped, 1, 0) != 0) return {};
+    TRY(bring_in(run));
+  }
+  return {};
+}
+
+void Pager::record(std::uint64_t block) {
+  const std::lock_guard guard(mutex_);
+  if (asked_.size() >= kMaxWorkingSetPages / kBlockPages) return;
+  if (plan_.first.empty() && std::chrono::steady_clock::now() < record_until_) asked_.push_back(block);
+}
+
+std::vector<sys::PageRun> Pager::working_set() const {
+  std::vector<std::uint64_t> blocks;
+  {
+    const std::lock_guard guard(mutex_);
+    blocks = asked_;
+  }
+  for (const sys::PageRun& run : plan_.prefetch) {
+    for (std::uint64_t page = run.first; page < run.first + run.count; page += kBlockPages)
+      blocks.push_back(page / kBlockPages);
+  }
+  std::ranges::sort(blocks);
+  const auto [repeated, end] = std::ranges::unique(blocks);
+  blocks.erase(repeated, end);
+  if (blocks.size() > kMaxWorkingSetPages / kBlockPages) blocks.resize(kMaxWorkingSetPages / kBlockPages);
+  std::vector<sys::PageRun> runs;
+  for (const std::uint64_t block : blocks) {
+    sys::append_pages(&runs, block * kBlockPages, kBlockPages);
+  }
+  return runs;
 }
 
 Result<> Pager::serve_waiting() {
@@ -116,6 +168,7 @@ Result<> Pager::serve_waiting() {
     if (address < ram_.address || address >= ram_.address + ram_.size) continue;
     const std::uint64_t block = (address - ram_.address) / kFaultBytes * kFaultBytes;
     TRY(copy(block, std::min(kFaultBytes, ram_.size - block)));
+    record(block / kFaultBytes);
     // Waiters of a page that was there already are woken by nobody else.
     uffdio_range woken{.start = address & ~(sys::kPageBytes - 1), .len = sys::kPageBytes};
     ::ioctl(fault_fd_.get(), UFFDIO_WAKE, &woken);

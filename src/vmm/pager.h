@@ -1,6 +1,8 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -30,28 +32,43 @@ class MemoryImage {
   std::uint64_t size_;
 };
 
+struct PagerPlan {
+  std::vector<sys::PageRun> first;     // copied into the VM before it runs, then forgotten in the image
+  std::vector<sys::PageRun> prefetch;  // copied next, beside the running VM
+};
+
 // Serves one VM's faults by a thread of its own, until destroyed. While nobody serves, the VM waits.
 class Pager {
  public:
-  // `fault_fd`: the userfaultfd of the VM whose memory lies at `ram`. First copies the `first` runs of
-  // `image` into the VM, then forgets them here; faults are served meanwhile and afterwards from `image`.
+  // `fault_fd`: the userfaultfd of the VM whose memory lies at `ram`. Faults are served from `image` from the
+  // start.
   static Result<std::unique_ptr<Pager>> start(sys::Fd fault_fd, RamRegion ram, MemoryImage image,
-                                              std::vector<sys::PageRun> first);
+                                              PagerPlan plan);
   ~Pager();
   // Waits until the first runs are in place; kInternal if they cannot be.
   Task<> wait_filled();
+  // What was asked for in the ten seconds after the first runs were in place, and what was prefetched; at
+  // most 128 MiB.
+  std::vector<sys::PageRun> working_set() const;
 
  private:
-  Pager(sys::Fd fault_fd, RamRegion ram, MemoryImage image, std::vector<sys::PageRun> first);
+  Pager(sys::Fd fault_fd, RamRegion ram, MemoryImage image, PagerPlan plan);
   void run();
+  Result<> serve();
+  Result<> bring_in(const sys::PageRun& run);
   Result<> fill();
+  Result<> prefetch();
   Result<> serve_waiting();
+  void record(std::uint64_t block);
   Result<> copy(std::uint64_t offset, std::uint64_t size);
 
   sys::Fd fault_fd_;
   RamRegion ram_;
   MemoryImage image_;
-  std::vector<sys::PageRun> first_;
+  PagerPlan plan_;
+  mutable std::mutex mutex_;
+  std::vector<std::uint64_t> asked_;  // blocks of kFaultBytes, by mutex_
+  std::chrono::steady_clock::time_point record_until_;
   sys::Fd stop_;    // eventfd
   sys::Fd filled_;  // eventfd
   Result<> fill_result_;

@@ -115,6 +115,20 @@ Error VmProcess::exit_error() {
                                                tail.empty() ? "" : ": ", tail));
 }
 
+// The connection may break a moment before the process is gone; killing it settles both.
+Task<> VmProcess::give_up(Error why, std::string_view monitor) {
+  CO_TRY(co_await async::shielded(kill()));
+  if (why.code() == Code::kCanceled) co_return fail(std::move(why));
+  const std::string tail = log_tail();
+  co_return fail(
+      std::move(why).in(tail.empty() ? "starting the VM" : fmt::format("{} said: {}", monitor, tail)));
+}
+
+Result<> VmProcess::check_adopted(Result<> connected) const {
+  if (!connected && !alive()) return fail(Code::kNotFound, "the VM process is gone");
+  return connected;
+}
+
 std::string VmProcess::log_tail() const {
   if (!log_) return {};
   std::string text(kMonitorLogBytes, '\0');

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "sys/process.h"
 #include "vmm/proc.h"
@@ -31,6 +32,10 @@ class VmProcess {
   Error exit_error();
   // The end of what it said.
   std::string log_tail() const;
+  // Ends a VM that did not come up. Never ok: `why`, with the end of what `monitor` said.
+  Task<> give_up(Error why, std::string_view monitor);
+  // What a connection to an adopted VM came to: kNotFound when the VM went meanwhile.
+  Result<> check_adopted(Result<> connected) const;
 
  private:
   VmProcess(ProcessIdentity identity, sys::Fd pidfd, std::optional<sys::ChildProcess> child, sys::Fd log);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "async/async.h"
+#include "sys/pagemap.h"
 
 // A virtual machine monitor driving one VM. Two drivers: vmm/qemu and vmm/firecracker. Calls on one Vm are
 // made one at a time by its sandbox's actor.
@@ -30,6 +31,15 @@ struct DiskSpec {
   bool read_only = false;
 };
 
+// What a VM may use of the host's devices, 0: all. Each lets a second's worth pass at once.
+struct DeviceLimits {
+  std::uint64_t disk_bytes_per_sec = 0;     // of each disk, read and written
+  std::uint64_t disk_ops_per_sec = 0;       // of each disk
+  std::uint64_t network_bytes_per_sec = 0;  // each way; held by Firecracker, under QEMU by the slot's rules
+};
+
+enum class Start { kBoot, kLoad };
+
 struct VmSpec {
   std::string id;       // names sockets and logs
   std::string run_dir;  // exists; the driver's sockets, pid file and bounded log live here
@@ -48,6 +58,7 @@ struct VmSpec {
   gid_t gid = 0;
   std::string tap = "tap0";
   std::string mac = "02:FC:00:00:00:05";
+  DeviceLimits limits;
   // File for the guest's console output; empty: none, which is right for anything untrusted since the file is
   // unbounded. A load must say the same as its boot.
   std::string serial_log;
@@ -75,11 +86,14 @@ struct ProcessIdentity {
 struct RamRegion {
   std::uint64_t address = 0;  // in the VMM process
   std::uint64_t size = 0;     // bytes
+  // Pages become the process's own when they are read, too: it is loaded on demand.
+  bool own_when_read = false;
 };
 
 struct VmStats {
   std::uint64_t cpu_time_us = 0;
   std::uint64_t rss_bytes = 0;
+  std::uint64_t throttled = 0;  // times a device waited for its limit, where the monitor tells (Firecracker)
 };
 
 class Vm {
@@ -92,6 +106,9 @@ class Vm {
   // Writes the device state (no RAM) of the paused VM to a new file.
   virtual Task<> save_device_state(std::string path) = 0;
   virtual Task<RamRegion> ram() = 0;
+  // Of a VM loaded on demand: the pages of its memory file that it asked for soon after it began, for
+  // SavedState::prefetch of its next life. Bounded.
+  virtual std::vector<sys::PageRun> working_set() const { return {}; }
   // SIGKILL and wait until the process is gone; ok if it already is.
   virtual Task<> kill() = 0;
   // Returns when the VM process has exited; the Error says how, Result ok after kill().
@@ -102,6 +119,17 @@ class Vm {
 
 using FillMemory = std::function<Task<>(pid_t, RamRegion)>;
 
+// What a load starts from, besides the disks and VmSpec::memory_file.
+struct SavedState {
+  std::string device_state;  // path
+  // Changes the RAM before the devices load, if given: device state refers to what RAM holds (virtio rings),
+  // so the pages a snapshot adds to the memory file must be there first.
+  FillMemory fill;
+  // Pages of the memory file that will be needed soon; brought in beside the running guest where memory is
+  // loaded on demand.
+  std::vector<sys::PageRun> prefetch;
+};
+
 class Driver {
  public:
   virtual ~Driver() = default;
@@ -109,10 +137,8 @@ class Driver {
   virtual Shape base_shape() const = 0;
   // Starts the guest kernel from scratch; returns once the VMM runs (not the guest).
   virtual Task<std::shared_ptr<Vm>> boot(VmSpec spec) = 0;
-  // Starts a VMM with spec.memory_file mapped privately, loads the device state, and leaves the VM paused.
-  // `fill`, if given, changes the RAM before the devices load: device state refers to what RAM holds (virtio
-  // rings), so the pages a snapshot adds to spec.memory_file must be there first.
-  virtual Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state, FillMemory fill) = 0;
+  // Starts a VMM whose memory is spec.memory_file's, which is never written, and leaves the VM paused.
+  virtual Task<std::shared_ptr<Vm>> load(VmSpec spec, SavedState from) = 0;
   // Takes over a VM started by an earlier agent. kNotFound when the process is gone or is another one.
   virtual Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) = 0;
 };

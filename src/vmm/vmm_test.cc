@@ -1,5 +1,6 @@
 #include "vmm/vmm.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 #include "sys/file.h"
 #include "vmm/firecracker/config.h"
 #include "vmm/firecracker/handover.h"
+#include "vmm/firecracker/metrics.h"
 #include "vmm/proc.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/qmp.h"
@@ -104,12 +106,20 @@ TEST(TscClock, MeasuresAPlausibleSpeed) {
 }
 
 TEST(CommandLine, MapsMemoryPrivatelyAndDoublesCommas) {
-  const auto argv = qemu::command_line(small_vm(), qemu::Start::kBoot, 2'600'000);
+  const auto argv = qemu::command_line(small_vm(), Start::kBoot, 2'600'000);
   EXPECT_THAT(argv, Contains(HasSubstr("share=off,mem-path=/mem")));
   EXPECT_THAT(argv, Contains(HasSubstr("file=/over,,lay")));
   EXPECT_THAT(argv, Contains("quiet tsc_early_khz=2600000"));
   EXPECT_THAT(argv, Not(Contains("-incoming")));
   EXPECT_THAT(argv, Not(Contains("-serial")));
+}
+
+TEST(CommandLine, LimitsDisks) {
+  VmSpec spec = small_vm();
+  EXPECT_THAT(qemu::command_line(spec, Start::kBoot, 0), Not(Contains(HasSubstr("throttling"))));
+  spec.limits.disk_bytes_per_sec = 1000;
+  EXPECT_THAT(qemu::command_line(spec, Start::kBoot, 0),
+              Contains(HasSubstr("throttling.bps-total=1000,throttling.bps-total-max=1000,file=/over")));
 }
 
 TEST(CommandLine, LoadsPausedWithTheSameDevicesAsBoot) {
@@ -120,8 +130,8 @@ TEST(CommandLine, LoadsPausedWithTheSameDevicesAsBoot) {
     }
     return out;
   };
-  const auto boot = qemu::command_line(small_vm(), qemu::Start::kBoot, 0);
-  const auto load = qemu::command_line(small_vm(), qemu::Start::kLoad, 0);
+  const auto boot = qemu::command_line(small_vm(), Start::kBoot, 0);
+  const auto load = qemu::command_line(small_vm(), Start::kLoad, 0);
   EXPECT_EQ(devices(boot), devices(load));
   EXPECT_THAT(load, Contains("-S"));
   EXPECT_THAT(load, Contains("defer"));
@@ -231,6 +241,41 @@ TEST(Firecracker, TakesOneMappingAndNothingElse) {
         R"([{"base_host_virt_addr":4096,"size":4096,"offset":4096}])"}) {
     EXPECT_FALSE(firecracker::parse_mappings(text)) << text;
   }
+}
+
+TEST(Firecracker, CountsTheTimesThatDevicesWaited) {
+  EXPECT_EQ(firecracker::throttled_in(R"({"block":{"rate_limiter_throttled_events":3},"block_base":{},"net":
+      {"rx_rate_limiter_throttled":4,"tx_rate_limiter_throttled":5}})"),
+            12U);
+  for (const char* text :
+       {"", "[]", "{", R"({"net":1})", R"({"block":{"rate_limiter_throttled_events":-3}})"}) {
+    EXPECT_EQ(firecracker::throttled_in(text), 0U) << text;
+  }
+}
+
+TEST(Firecracker, ReadsAFifoAndNoFileInItsPlace) {
+  const auto folder = sys::TempDir::make();
+  ASSERT_TRUE(folder);
+  const std::string path = folder->path() + "/metrics";
+  firecracker::Metrics metrics;
+  metrics.drain();
+  ASSERT_TRUE(sys::write_file(path, "x"));
+  EXPECT_FALSE(metrics.open(path));
+  ASSERT_TRUE(sys::remove_file(path));
+  VmSpec owner;
+  owner.uid = ::getuid();
+  owner.gid = ::getgid();
+  ASSERT_TRUE(firecracker::Metrics::make_pipe(path, owner));
+  ASSERT_TRUE(metrics.open(path));
+  const auto writer = sys::open_file(path, O_WRONLY | O_NONBLOCK);
+  ASSERT_TRUE(writer);
+  const std::string line = R"({"block":{"rate_limiter_throttled_events":1}})";
+  ASSERT_TRUE(sys::write_all(writer->get(), line + "\n" + line.substr(0, 9)));
+  metrics.drain();
+  EXPECT_EQ(metrics.throttled(), 1U);
+  ASSERT_TRUE(sys::write_all(writer->get(), line.substr(9) + "\n"));
+  metrics.drain();
+  EXPECT_EQ(metrics.throttled(), 2U);
 }
 
 TEST(ChooseDriver, RefusesUnknownNames) {

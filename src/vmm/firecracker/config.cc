@@ -18,9 +18,28 @@ constexpr const char* kSocket = "/api.sock";
 constexpr Version kOldest{.major = 1, .minor = 8, .patch = 0};
 constexpr Version kRenamedTracking{.major = 1, .minor = 13, .patch = 0};
 constexpr int kMaxOpenFiles = 256;
+constexpr const char* kBaseDrive = "base";
+constexpr const char* kOverlayDrive = "overlay";
+constexpr const char* kInterface = "eth0";
 
-json::object drive(const char* id, const DiskSpec& disk) {
+constexpr int kRefillMs = 1000;
+
+// A bucket that holds a second's worth; one of size 0 is no limit.
+json::object bucket(std::uint64_t per_second) {
+  return {{"size", per_second}, {"refill_time", per_second == 0 ? 0 : kRefillMs}};
+}
+
+json::object disk_limiter(const DeviceLimits& limits) {
+  return {{"bandwidth", bucket(limits.disk_bytes_per_sec)}, {"ops", bucket(limits.disk_ops_per_sec)}};
+}
+
+json::object network_limiter(const DeviceLimits& limits) {
+  return {{"bandwidth", bucket(limits.network_bytes_per_sec)}, {"ops", bucket(0)}};
+}
+
+json::object drive(const char* id, const DiskSpec& disk, const DeviceLimits& limits) {
   return {{"drive_id", id},
+          {"rate_limiter", disk_limiter(limits)},
           {"path_on_host", disk.path},
           {"is_root_device", false},
           {"is_read_only", disk.read_only},
@@ -99,13 +118,32 @@ json::object machine_config(const VmSpec& spec) {
                        {{"kernel_image_path", spec.kernel},
                         {"initrd_path", spec.initramfs},
                         {"boot_args", kernel_args(spec)}}},
-                      {"drives", json::array{drive("base", spec.base), drive("overlay", spec.overlay)}},
+                      {"drives", json::array{drive(kBaseDrive, spec.base, spec.limits),
+                                             drive(kOverlayDrive, spec.overlay, spec.limits)}},
                       {"entropy", json::object{}}};
   if (!spec.tap.empty()) {
-    config["network-interfaces"] =
-        json::array{{{"iface_id", "eth0"}, {"host_dev_name", spec.tap}, {"guest_mac", spec.mac}}};
+    config["network-interfaces"] = json::array{{{"iface_id", kInterface},
+                                                {"host_dev_name", spec.tap},
+                                                {"guest_mac", spec.mac},
+                                                {"rx_rate_limiter", network_limiter(spec.limits)},
+                                                {"tx_rate_limiter", network_limiter(spec.limits)}}};
   }
   return config;
+}
+
+std::vector<std::pair<std::string, json::object>> limit_requests(const VmSpec& spec) {
+  std::vector<std::pair<std::string, json::object>> requests;
+  for (const char* id : {kBaseDrive, kOverlayDrive}) {
+    requests.emplace_back(std::string("/drives/") + id,
+                          json::object{{"drive_id", id}, {"rate_limiter", disk_limiter(spec.limits)}});
+  }
+  if (!spec.tap.empty()) {
+    requests.emplace_back(std::string("/network-interfaces/") + kInterface,
+                          json::object{{"iface_id", kInterface},
+                                       {"rx_rate_limiter", network_limiter(spec.limits)},
+                                       {"tx_rate_limiter", network_limiter(spec.limits)}});
+  }
+  return requests;
 }
 
 std::string probe_config(const std::string& kernel, const std::string& initramfs) {
@@ -161,7 +199,9 @@ std::vector<std::string> jailer_command(const std::string& jailer, const std::st
                                 fmt::format("no-file={}", kMaxOpenFiles),
                                 "--",
                                 "--api-sock",
-                                kSocket};
+                                kSocket,
+                                "--metrics-path",
+                                kJailMetrics};
   if (configured) argv.insert(argv.end(), {"--config-file", kJailConfig});
   return argv;
 }

@@ -3,6 +3,7 @@
 #include <boost/json/object.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "vmm/vmm.h"
@@ -28,6 +29,8 @@ std::string cpu_identity(std::string_view cpuinfo);
 
 // The machine as a configuration file; `spec`'s paths are the jail's.
 boost::json::object machine_config(const VmSpec& spec);
+// The PATCHes, target and body, that put `spec.limits` in force on a loaded VM, whose snapshot has its own.
+std::vector<std::pair<std::string, boost::json::object>> limit_requests(const VmSpec& spec);
 // Text of a configuration that boots `kernel` without disks to the probe of `initramfs`.
 std::string probe_config(const std::string& kernel, const std::string& initramfs);
 // Kernel arguments added to VmSpec::kernel_args: what Firecracker's machine lacks need not be searched for.
@@ -45,5 +48,6 @@ std::string jail_id(const std::string& id);
 std::string jail_path(const VmSpec& spec);
 std::string socket_path(const VmSpec& spec);
 inline constexpr const char* kJailConfig = "/config.json";
+inline constexpr const char* kJailMetrics = "/metrics";  // a FIFO
 
 }  // namespace wrenn::vmm::firecracker

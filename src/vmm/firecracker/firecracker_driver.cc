@@ -5,6 +5,7 @@
 
 #include <boost/json.hpp>
 
+#include "base/log.h"
 #include "sys/file.h"
 #include "vmm/jail.h"
 #include "vmm/limits.h"
@@ -72,24 +73,27 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::boot(VmSpec spec) {
   CO_TRY(check_memory(spec));
   // Its memory is the process's own; there is no file to map.
   spec.memory_file.clear();
-  co_return co_await start(std::move(spec), {}, {});
+  co_return co_await start(std::move(spec), {});
 }
 
-Task<std::shared_ptr<Vm>> FirecrackerDriver::load(VmSpec spec, std::string device_state, FillMemory fill) {
+Task<std::shared_ptr<Vm>> FirecrackerDriver::load(VmSpec spec, SavedState from) {
   CO_TRY(check_spec(spec));
   CO_TRY(check_memory(spec));
   CO_TRY(check_memory_file(spec));
-  co_return co_await start(std::move(spec), std::move(device_state), std::move(fill));
+  co_return co_await start(std::move(spec), std::move(from));
 }
 
 Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
                                                                 const std::string& device_state) const {
   const std::string root = jail_path(spec);
-  TRY(make_jail(root, spec, device_state));
   const bool boots = device_state.empty();
+  TRY(make_jail(root, spec, boots ? Start::kBoot : Start::kLoad));
   if (boots) {
     TRY(sys::write_file(root + kJailConfig, boost::json::serialize(machine_config(spec_in_jail(spec)))));
+  } else {
+    TRY(lend_file(device_state, root + kJailState));
   }
+  TRY(Metrics::make_pipe(root + kJailMetrics, spec));
   sys::SpawnSpec process;
   process.argv = jailer_command(jailer_, binary_, spec, boots);
   process.env = std::vector<std::string>{};
@@ -102,30 +106,26 @@ Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
   VmProcess started = TRY(VmProcess::start(std::move(process)));
-  return std::make_shared<FirecrackerVm>(executor_, std::move(spec), std::move(started));
+  auto vm = std::make_shared<FirecrackerVm>(executor_, std::move(spec), std::move(started));
+  TRY(vm->open_metrics());
+  return vm;
 }
 
-Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, std::string device_state, FillMemory fill) {
+Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, SavedState from) {
   CO_TRY(check_same_machine(spec.shape, shape_));
-  auto vm = CO_TRY(spawn(std::move(spec), device_state));
+  auto vm = CO_TRY(spawn(std::move(spec), from.device_state));
   auto ready = co_await vm->connect(kStartLimit);
-  if (ready && !device_state.empty()) ready = co_await vm->load_state(version_, std::move(fill));
-  if (ready) co_return vm;
-  const auto gone = co_await async::shielded(vm->kill());
-  if (!gone) co_return std::unexpected(gone.error());
-  if (ready.error().code() == Code::kCanceled) co_return std::unexpected(std::move(ready).error());
-  const std::string tail = vm->log_tail();
-  co_return std::unexpected(
-      std::move(ready).error().in(tail.empty() ? "starting the VM" : "Firecracker said: " + tail));
+  if (ready && !from.device_state.empty()) ready = co_await vm->load_state(version_, std::move(from));
+  if (!ready) CO_TRY(co_await vm->give_up(std::move(ready).error()));
+  co_return vm;
 }
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::adopt(VmSpec spec, ProcessIdentity process) {
   auto vm = std::make_shared<FirecrackerVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
   // First, since its monitor may be waiting for a page too.
   CO_TRY(co_await vm->adopt_memory());
-  const auto connected = co_await vm->connect(kCommandLimit);
-  if (!connected && !vm->alive()) co_return fail(Code::kNotFound, "the VM process is gone");
-  if (!connected) co_return std::unexpected(connected.error());
+  if (const Result<> opened = vm->open_metrics(); !opened) log::warn("{}", opened.error().to_string());
+  CO_TRY(vm->check_adopted(co_await vm->connect(kCommandLimit)));
   co_return vm;
 }
 

@@ -17,14 +17,14 @@ class FirecrackerDriver final : public Driver {
 
   Shape base_shape() const override { return shape_; }
   Task<std::shared_ptr<Vm>> boot(VmSpec spec) override;
-  Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state, FillMemory fill) override;
+  Task<std::shared_ptr<Vm>> load(VmSpec spec, SavedState from) override;
   Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
 
  private:
   FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer, Version version,
                     Shape shape);
   Result<std::shared_ptr<FirecrackerVm>> spawn(VmSpec spec, const std::string& device_state) const;
-  Task<std::shared_ptr<Vm>> start(VmSpec spec, std::string device_state, FillMemory fill);
+  Task<std::shared_ptr<Vm>> start(VmSpec spec, SavedState from);
 
   asio::any_io_executor executor_;
   std::string binary_;

@@ -38,35 +38,43 @@ Task<> FirecrackerVm::command(std::string method, std::string target, boost::jso
   co_return done;
 }
 
-Task<> FirecrackerVm::load_state(Version version, FillMemory fill) {
-  if (fill) co_return co_await load_on_demand(version, std::move(fill));
+Task<> FirecrackerVm::load_state(Version version, SavedState from) {
+  CO_TRY(co_await load_memory(version, std::move(from)));
+  for (auto& [target, body] : limit_requests(spec_))
+    CO_TRY(co_await command("PATCH", target, std::move(body), kCommandLimit));
+  co_return Result<>{};
+}
+
+Task<> FirecrackerVm::load_memory(Version version, SavedState from) {
+  if (from.fill) co_return co_await load_on_demand(version, std::move(from));
   co_return co_await command("PUT", "/snapshot/load", load_request(version, "File", kJailMemory),
                              kDiskCommandLimit);
 }
 
-Task<> FirecrackerVm::load_on_demand(Version version, FillMemory fill) {
+Task<> FirecrackerVm::load_on_demand(Version version, SavedState from) {
   const std::uint64_t size = static_cast<std::uint64_t>(spec_.shape.memory_mib) << 20;
   MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, size));
-  CO_TRY(co_await fill(::getpid(), image.region()));
-  auto filled = CO_TRY(sys::private_pages(::getpid(), image.region().address, size));
+  CO_TRY(co_await from.fill(::getpid(), image.region()));
+  PagerPlan plan{.first = CO_TRY(sys::private_pages(::getpid(), image.region().address, size)),
+                 .prefetch = std::move(from.prefetch)};
   const std::string path = jail_path(spec_) + kPagerSocket;
   const sys::Fd listener = CO_TRY(sys::listen_unix(path));
   CO_TRY(own(path, spec_));
 
   // Firecracker sends its memory's whereabouts in the middle of the load, which then waits for pages.
   std::optional<Result<Handover>> handover;
-  auto take_over = [](int socket, FirecrackerVm* self, MemoryImage from, std::vector<sys::PageRun> first,
+  auto take_over = [](int socket, FirecrackerVm* self, MemoryImage image, PagerPlan plan,
                       std::optional<Result<Handover>>* out) -> Task<> {
     *out = co_await receive_handover(socket);
     if (!**out) co_return Result<>{};
-    auto pager = Pager::start(std::move((**out)->fault_fd), (**out)->ram, std::move(from), std::move(first));
+    auto pager = Pager::start(std::move((**out)->fault_fd), (**out)->ram, std::move(image), std::move(plan));
     if (pager) self->pager_ = std::move(*pager);
     if (!pager) *out = std::unexpected(std::move(pager).error());
     co_return Result<>{};
   };
   async::Nursery nursery(co_await asio::this_coro::executor);
   nursery.spawn("memory handover",
-                take_over(listener.get(), this, std::move(image), std::move(filled), &handover));
+                take_over(listener.get(), this, std::move(image), std::move(plan), &handover));
   const Result<> loaded = co_await command("PUT", "/snapshot/load",
                                            load_request(version, "Uffd", kPagerSocket), kDiskCommandLimit);
   co_await nursery.cancel_and_join();
@@ -94,7 +102,11 @@ Task<> FirecrackerVm::set_state(std::string state) {
   co_return co_await command("PATCH", "/vm", {{"state", state}}, kDiskCommandLimit);
 }
 
-Task<> FirecrackerVm::pause() { return set_state("Paused"); }
+Task<> FirecrackerVm::pause() {
+  CO_TRY(co_await set_state("Paused"));
+  // Up to here, for the last stats() of this life.
+  co_return co_await command("PUT", "/actions", {{"action_type", "FlushMetrics"}}, kCommandLimit);
+}
 
 Task<> FirecrackerVm::resume() { return set_state("Resumed"); }
 
@@ -113,9 +125,23 @@ Task<> FirecrackerVm::save_device_state(std::string path) {
 // A VM that was booted here has its memory from nowhere, one that was loaded from the memory file.
 Task<RamRegion> FirecrackerVm::ram() {
   const auto of_file = process_.ram(spec_.shape.memory_mib, RamKind::kFile);
-  co_return of_file ? of_file : process_.ram(spec_.shape.memory_mib, RamKind::kAnonymous);
+  if (of_file) co_return of_file;
+  RamRegion ram = CO_TRY(process_.ram(spec_.shape.memory_mib, RamKind::kAnonymous));
+  ram.own_when_read = pager_ != nullptr;
+  co_return ram;
 }
 
-Task<VmStats> FirecrackerVm::stats() { co_return process_.stats(); }
+std::vector<sys::PageRun> FirecrackerVm::working_set() const {
+  return pager_ == nullptr ? std::vector<sys::PageRun>{} : pager_->working_set();
+}
+
+Result<> FirecrackerVm::open_metrics() { return metrics_.open(jail_path(spec_) + kJailMetrics); }
+
+Task<VmStats> FirecrackerVm::stats() {
+  metrics_.drain();
+  VmStats stats = CO_TRY(process_.stats());
+  stats.throttled = metrics_.throttled();
+  co_return stats;
+}
 
 }  // namespace wrenn::vmm::firecracker

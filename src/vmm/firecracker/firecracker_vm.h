@@ -4,6 +4,7 @@
 
 #include "vmm/firecracker/api.h"
 #include "vmm/firecracker/config.h"
+#include "vmm/firecracker/metrics.h"
 #include "vmm/pager.h"
 #include "vmm/vm_process.h"
 
@@ -15,19 +16,22 @@ class FirecrackerVm final : public Vm {
   FirecrackerVm(const asio::any_io_executor& executor, VmSpec spec, VmProcess process);
 
   Task<> connect(Milliseconds limit);
-  // Loads the state in the jail. Without `fill` the memory file is mapped privately. With it the memory must
-  // be right before the devices look at their rings, and Firecracker lets nobody in between: so it is loaded
-  // on demand, from an image of ours that `fill` has completed.
-  Task<> load_state(Version version, FillMemory fill);
+  // Loads the state in the jail. Without a `fill` the memory file is mapped privately. With it the memory
+  // must be right before the devices look at their rings, and Firecracker lets nobody in between: so it is
+  // loaded on demand, from an image of ours that `fill` has completed.
+  Task<> load_state(Version version, SavedState from);
   // Goes on serving a VM whose memory an earlier agent loaded on demand.
   Task<> adopt_memory();
-  std::string log_tail() const { return process_.log_tail(); }
+  Result<> open_metrics();
+  Task<> give_up(Error why) { return process_.give_up(std::move(why), "Firecracker"); }
+  Result<> check_adopted(Result<> connected) const { return process_.check_adopted(std::move(connected)); }
 
   const ProcessIdentity& process() const override { return process_.identity(); }
   Task<> pause() override;
   Task<> resume() override;
   Task<> save_device_state(std::string path) override;
   Task<RamRegion> ram() override;
+  std::vector<sys::PageRun> working_set() const override;
   Task<> kill() override { return process_.kill(); }
   Task<> wait_exit() override { return process_.wait_exit(); }
   bool alive() const override { return process_.alive(); }
@@ -36,11 +40,13 @@ class FirecrackerVm final : public Vm {
  private:
   Task<> command(std::string method, std::string target, boost::json::object body, Milliseconds limit);
   Task<> set_state(std::string state);
-  Task<> load_on_demand(Version version, FillMemory fill);
+  Task<> load_memory(Version version, SavedState from);
+  Task<> load_on_demand(Version version, SavedState from);
 
   VmSpec spec_;
   VmProcess process_;
   ApiClient api_;
+  Metrics metrics_;
   std::unique_ptr<Pager> pager_;  // set when the memory is loaded on demand
 };
 

@@ -22,6 +22,18 @@ std::string quoted(const std::string& value) {
   return out;
 }
 
+// A second's worth may pass at once; QEMU's own default is a tenth.
+std::string throttle(const DeviceLimits& limits) {
+  std::string out;
+  const auto add = [&out](const char* what, std::uint64_t per_second) {
+    if (per_second == 0) return;
+    out += fmt::format(",throttling.{0}-total={1},throttling.{0}-total-max={1}", what, per_second);
+  };
+  add("bps", limits.disk_bytes_per_sec);
+  add("iops", limits.disk_ops_per_sec);
+  return out;
+}
+
 std::string accelerator(const Shape& shape) {
   if (shape.accel == "kvm") return "kvm";
   return fmt::format("tcg,thread={},tb-size={}", shape.vcpus > 1 ? "multi" : "single", kTranslationCacheMib);
@@ -58,13 +70,14 @@ std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint
       "chardev=qmp,mode=control"};
   const auto add = [&argv](std::initializer_list<std::string> words) { argv.insert(argv.end(), words); };
   add({"-drive",
-       fmt::format("if=none,id=base,format=raw,readonly=on,file.locking=off,file={}", quoted(spec.base.path)),
+       fmt::format("if=none,id=base,format=raw,readonly=on,file.locking=off{},file={}", throttle(spec.limits),
+                   quoted(spec.base.path)),
        "-device", "virtio-blk-device,drive=base,logical_block_size=512"});
   // Without host flushes: a host crash loses the guest's memory, thus the sandbox, anyway, and a capture
   // syncs the file itself.
   add({"-drive",
-       fmt::format("if=none,id=overlay,format=raw,cache=unsafe,discard=unmap,file={}",
-                   quoted(spec.overlay.path)),
+       fmt::format("if=none,id=overlay,format=raw,cache=unsafe,discard=unmap{},file={}",
+                   throttle(spec.limits), quoted(spec.overlay.path)),
        "-device", "virtio-blk-device,drive=overlay"});
   if (!spec.tap.empty()) {
     add({"-netdev", fmt::format("tap,id=net0,ifname={},script=no,downscript=no,vhost=off", quoted(spec.tap)),

@@ -12,11 +12,6 @@ inline constexpr const char* kBinary = "qemu-system-x86_64";
 inline constexpr int kQmpListenFd = 3;
 inline constexpr int kStateFd = 4;
 
-enum class Start {
-  kBoot,  // run the kernel
-  kLoad,  // read the device state from kStateFd and stay paused
-};
-
 // The processor guests see. A snapshot loads only under the model it was made with.
 std::string cpu_model(const std::string& accel);
 

@@ -54,20 +54,20 @@ Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
   CO_TRY(check_spec(spec));
   CO_TRY(make_memory_file(spec.memory_file, static_cast<std::uint64_t>(spec.shape.memory_mib) << 20));
   const std::string path = spec.memory_file;
-  auto vm = co_await start(std::move(spec), Start::kBoot, {}, {});
+  auto vm = co_await start(std::move(spec), Start::kBoot, {});
   if (unnamed) CO_TRY(sys::remove_file(path));
   co_return vm;
 }
 
-Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, std::string device_state, FillMemory fill) {
+Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, SavedState from) {
   CO_TRY(check_spec(spec));
   CO_TRY(check_memory_file(spec));
-  co_return co_await start(std::move(spec), Start::kLoad, std::move(device_state), std::move(fill));
+  co_return co_await start(std::move(spec), Start::kLoad, std::move(from));
 }
 
-Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, const std::string& device_state) const {
+Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, Start how) const {
   sys::Jail jail{.root = jail_path(spec), .binds = {}};
-  TRY(vmm::make_jail(jail.root, spec, device_state));
+  TRY(vmm::make_jail(jail.root, spec, how));
   for (const char* folder : kLentFolders) {
     if (!sys::is_directory(folder)) continue;
     TRY(sys::mkdirs(jail.root + folder));
@@ -92,7 +92,7 @@ Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, const std::string& d
 Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::string device_state,
                                                   std::uint64_t tsc_khz) const {
   sys::SpawnSpec process;
-  process.jail = TRY(make_jail(spec, device_state));
+  process.jail = TRY(make_jail(spec, how));
   const sys::Fd listener = TRY(sys::listen_unix(qmp_path(spec)));
   process.argv = command_line(spec_in_jail(spec), how, tsc_khz);
   // One malloc arena: QEMU's threads would otherwise keep one each.
@@ -110,32 +110,23 @@ Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::s
   return std::make_shared<QemuVm>(executor_, std::move(spec), std::move(started));
 }
 
-Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, std::string device_state,
-                                            FillMemory fill) {
+Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, SavedState from) {
   CO_TRY(check_same_machine(spec.shape, shape_));
   const std::uint64_t tsc_khz =
       how == Start::kBoot && shape_.accel == "tcg" ? CO_TRY(co_await tsc_.khz()) : 0;
-  auto vm = CO_TRY(spawn(std::move(spec), how, std::move(device_state), tsc_khz));
+  auto vm = CO_TRY(spawn(std::move(spec), how, from.device_state, tsc_khz));
   auto ready = co_await vm->connect(kStartLimit);
   if (ready && how == Start::kLoad) {
-    ready = co_await async::with_timeout(vm->load_state(std::move(fill)), kStartLimit,
+    ready = co_await async::with_timeout(vm->load_state(std::move(from.fill)), kStartLimit,
                                          "loading the VM's device state");
   }
-  if (ready) co_return vm;
-  // The connection may break a moment before the process is gone; killing it settles both.
-  const auto gone = co_await async::shielded(vm->kill());
-  if (!gone) co_return std::unexpected(gone.error());
-  if (ready.error().code() == Code::kCanceled) co_return std::unexpected(std::move(ready).error());
-  const std::string tail = vm->log_tail();
-  co_return std::unexpected(
-      std::move(ready).error().in(tail.empty() ? "starting the VM" : "QEMU said: " + tail));
+  if (!ready) CO_TRY(co_await vm->give_up(std::move(ready).error()));
+  co_return vm;
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::adopt(VmSpec spec, ProcessIdentity process) {
   auto vm = std::make_shared<QemuVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
-  const auto connected = co_await vm->connect(kCommandLimit);
-  if (!connected && !vm->alive()) co_return fail(Code::kNotFound, "the VM process is gone");
-  if (!connected) co_return std::unexpected(connected.error());
+  CO_TRY(vm->check_adopted(co_await vm->connect(kCommandLimit)));
   co_return vm;
 }
 

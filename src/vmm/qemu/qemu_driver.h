@@ -18,13 +18,13 @@ class QemuDriver final : public Driver {
 
   Shape base_shape() const override { return shape_; }
   Task<std::shared_ptr<Vm>> boot(VmSpec spec) override;
-  Task<std::shared_ptr<Vm>> load(VmSpec spec, std::string device_state, FillMemory fill) override;
+  Task<std::shared_ptr<Vm>> load(VmSpec spec, SavedState from) override;
   Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
 
  private:
   QemuDriver(asio::any_io_executor executor, Shape shape, std::string preload);
-  Task<std::shared_ptr<Vm>> start(VmSpec spec, Start how, std::string device_state, FillMemory fill);
-  Result<sys::Jail> make_jail(const VmSpec& spec, const std::string& device_state) const;
+  Task<std::shared_ptr<Vm>> start(VmSpec spec, Start how, SavedState from);
+  Result<sys::Jail> make_jail(const VmSpec& spec, Start how) const;
   Result<std::shared_ptr<QemuVm>> spawn(VmSpec spec, Start how, std::string device_state,
                                         std::uint64_t tsc_khz) const;
 

@@ -20,7 +20,8 @@ class QemuVm final : public Vm {
   Task<> connect(Milliseconds limit);
   // Runs `fill` over the RAM, then loads the device state that was handed over at start.
   Task<> load_state(FillMemory fill);
-  std::string log_tail() const { return process_.log_tail(); }
+  Task<> give_up(Error why) { return process_.give_up(std::move(why), "QEMU"); }
+  Result<> check_adopted(Result<> connected) const { return process_.check_adopted(std::move(connected)); }
 
   const ProcessIdentity& process() const override { return process_.identity(); }
   Task<> pause() override;
