@@ -12,6 +12,7 @@ modules=(
   drivers/block/virtio_blk.ko
   net/core/failover.ko drivers/net/net_failover.ko drivers/net/virtio_net.ko
   drivers/char/hw_random/virtio-rng.ko
+  drivers/virtio/virtio_balloon.ko
   fs/overlayfs/overlay.ko
 )
 out='' init='' update=0

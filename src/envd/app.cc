@@ -99,7 +99,9 @@ struct App::State {
       ::sync();
       return {};
     }));
-    co_return co_await exchange->respond(204, {}, "");
+    net::Headers headers;
+    if (const auto free = free_memory()) headers.set("X-Envd-Memory-Free", std::to_string(*free));
+    co_return co_await exchange->respond(204, std::move(headers), "");
   }
 
   std::vector<std::string> begin_freeze() {

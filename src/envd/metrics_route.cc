@@ -67,6 +67,13 @@ Result<json::object> disk() {
 
 }  // namespace
 
+Result<std::uint64_t> free_memory() {
+  const auto fields = parse_meminfo(TRY(sys::read_file("/proc/meminfo")));
+  const auto found = fields.find("MemFree");
+  if (found == fields.end()) return fail(Code::kInternal, "/proc/meminfo has no MemFree");
+  return found->second;
+}
+
 Result<CpuTimes> parse_cpu_times(std::string_view proc_stat) {
   constexpr std::string_view kLabel = "cpu ";
   constexpr int kIdleColumn = 3;

@@ -238,9 +238,13 @@ Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, 
   }
 }
 
-Task<> GuestClient::quiesce(Milliseconds limit) {
-  CO_TRY(co_await async::with_timeout(simple("POST", "/quiesce", ""), limit, "quiescing the guest"));
-  co_return Result<>{};
+Task<std::uint64_t> GuestClient::quiesce(Milliseconds limit) {
+  const auto answer =
+      CO_TRY(co_await async::with_timeout(simple("POST", "/quiesce", ""), limit, "quiescing the guest"));
+  const std::string text(answer.get("x-envd-memory-free"));
+  std::uint64_t free = 0;
+  std::from_chars(text.data(), text.data() + text.size(), free);
+  co_return free;
 }
 
 Task<std::unique_ptr<GuestProcess>> GuestClient::open(std::string procedure,

@@ -42,6 +42,11 @@ inline constexpr Milliseconds kInitLimit{20'000};
 inline constexpr Milliseconds kClockGoal{40};
 inline constexpr int kInitRounds = 4;
 inline constexpr Milliseconds kQuiesceLimit{5'000};
+// Before a pause: what a guest keeps to itself when its free memory is taken, from how much written memory on
+// that is worth the time, and the time.
+inline constexpr std::uint64_t kGuestReserveBytes = 32 * kMiB;
+inline constexpr std::uint64_t kReclaimWorthBytes = 64 * kMiB;
+inline constexpr Milliseconds kReclaimLimit{2'000};
 inline constexpr Milliseconds kKillProcessLimit{2'000};
 inline constexpr Milliseconds kGuestCallLimit{5'000};
 // Samples of what a sandbox uses: fine ones for 10 minutes, averages for 2 hours and for a day.

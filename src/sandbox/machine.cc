@@ -24,9 +24,8 @@ void keep_first(Result<>* first, Result<> next) {
   if (*first && !next) *first = std::move(next);
 }
 
-Task<> fill_memory(asio::thread_pool* pool, std::string pages, pid_t pid, vmm::RamRegion ram) {
-  co_return co_await async::offload(*pool,
-                                    [=] { return snapshot::load_pages(pid, ram.address, ram.size, pages); });
+Task<> fill_memory(asio::thread_pool* pool, std::string pages, sys::ProcessMemory ram) {
+  co_return co_await async::offload(*pool, [=] { return snapshot::load_pages(ram, pages); });
 }
 
 // It only saves time, so one that cannot be read costs no more than that.
@@ -45,8 +44,8 @@ Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan
   vmm::SavedState from{.device_state = plan.snapshot_dir + "/state", .fill = {}, .prefetch = {}};
   const std::string pages = plan.snapshot_dir + "/pages";
   if (sys::exists(pages)) {
-    from.fill = [context, pages](pid_t pid, vmm::RamRegion ram) {
-      return fill_memory(context->pool, pages, pid, ram);
+    from.fill = [context, pages](sys::ProcessMemory ram) {
+      return fill_memory(context->pool, pages, std::move(ram));
     };
   }
   from.prefetch = read_working_set(plan);

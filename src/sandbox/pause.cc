@@ -23,8 +23,8 @@ std::uint64_t bytes_of(const std::vector<snapshot::PageRun>& runs) {
 
 struct CapturePlan {
   Paths paths;
-  vmm::ProcessIdentity process;
-  vmm::RamRegion ram;
+  sys::ProcessMemory ram;
+  bool loaded_on_demand = false;
   std::vector<sys::PageRun> working_set;
   snapshot::Manifest manifest;
 };
@@ -41,17 +41,17 @@ Result<> check_space(const std::string& dir, std::uint64_t needed) {
 // The VM stands still. Memory that came from a template or an earlier snapshot is linked, and the pages
 // written since are stored; a guest that was booted here has none such, so its whole memory becomes one.
 Result<> write_files(const CapturePlan& plan, const std::string& snapshots_root, snapshot::Writer* writer) {
-  const auto& [paths, process, ram, working_set, manifest] = plan;
-  auto runs = TRY(sys::private_pages(process.pid, ram.address, ram.size));
-  if (ram.own_when_read) runs = TRY(snapshot::changed_pages(process.pid, ram.address, runs, paths.memory));
+  const auto& [paths, ram, loaded_on_demand, working_set, manifest] = plan;
+  auto runs = TRY(sys::private_pages(ram));
+  if (loaded_on_demand) runs = TRY(snapshot::changed_pages(ram, runs, paths.memory));
   if (!working_set.empty()) TRY(snapshot::write_runs(working_set, writer->path("working-set")));
   TRY(check_space(snapshots_root, bytes_of(runs)));
   if (sys::exists(paths.memory)) {
     TRY(link_or_copy(paths.memory, writer->path("memory")));
-    TRY(snapshot::write_pages(process.pid, ram.address, runs, writer->path("pages")));
+    TRY(snapshot::write_pages(ram, runs, writer->path("pages")));
   } else {
-    TRY(snapshot::write_memory(process.pid, ram.address, ram.size, "", writer->path("memory")));
-    TRY(snapshot::write_pages(process.pid, ram.address, {}, writer->path("pages")));
+    TRY(snapshot::write_memory(ram, "", writer->path("memory")));
+    TRY(snapshot::write_pages(ram, {}, writer->path("pages")));
   }
   TRY(link_or_copy(paths.overlay, writer->path("overlay")));
   return writer->publish(manifest);
@@ -93,23 +93,41 @@ Task<> Sandbox::locked_pause(bool automatic) {
 }
 
 Task<> Sandbox::stop_and_publish() {
-  const Result<> quiet = co_await guest_->quiesce(kQuiesceLimit);
+  const Result<std::uint64_t> quiet = co_await guest_->quiesce(kQuiesceLimit);
   // A guest that does not answer is paused as it is; its disk is consistent as after a power cut.
   if (!quiet && !machine_.vm->alive()) co_return fail(Code::kUnavailable, "the VM has ended");
   if (!quiet) log::warn("sandbox {}: {}", record_.id, quiet.error().to_string());
   guest_->drop_connections();
+  if (quiet && machine_.vm->can_reclaim()) {
+    const Result<> reclaimed = co_await reclaim_memory(*quiet);
+    if (!reclaimed) log::warn("sandbox {}: {}", record_.id, reclaimed.error().to_string());
+  }
   CO_TRY(co_await machine_.vm->pause());
   if (const auto used = co_await machine_.vm->stats()) tell_throttled(used->throttled);
   co_return co_await write_snapshot();
+}
+
+// Memory that the guest has written and freed again would be kept as if it mattered. How much of its own
+// memory that is nobody can tell; a guest is asked for it where it may be half, as that takes time.
+Task<> Sandbox::reclaim_memory(std::uint64_t free) {
+  if (free <= kGuestReserveBytes) co_return Result<>{};
+  const sys::ProcessMemory ram = CO_TRY(co_await machine_.vm->ram());
+  const std::uint64_t own =
+      bytes_of(CO_TRY(co_await async::offload(*context_->pool, [ram] { return sys::private_pages(ram); })));
+  if (own < kReclaimWorthBytes || free < own / 2) co_return Result<>{};
+  const std::uint64_t wanted = std::min(free - kGuestReserveBytes, 2 * own);
+  const int given = CO_TRY(co_await machine_.vm->reclaim(static_cast<int>(wanted / kMiB), kReclaimLimit));
+  log::info("sandbox {}: {} of {} MiB of free memory need not be kept", record_.id, given, wanted / kMiB);
+  co_return Result<>{};
 }
 
 Task<> Sandbox::write_snapshot() {
   const std::string root = context_->config.snapshots_dir;
   CO_TRY(sys::mkdirs(root, 0700));
   auto writer = CO_TRY(snapshot::Writer::create(paths_.snapshot_dir));
-  CO_TRY(co_await machine_.vm->save_device_state(writer.path("state")));
-  CapturePlan plan{
-      paths_, machine_.vm->process(), CO_TRY(co_await machine_.vm->ram()), machine_.vm->working_set(), {}};
+  const auto vm = machine_.vm;
+  CO_TRY(co_await vm->save_device_state(writer.path("state")));
+  CapturePlan plan{paths_, CO_TRY(co_await vm->ram()), vm->loaded_on_demand(), vm->working_set(), {}};
   plan.manifest =
       manifest_of(*context_, record_.vcpus, record_.memory_mib, CO_TRY(file_identity(paths_.base)));
   plan.manifest.kind = "sandbox";

@@ -123,6 +123,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   // pause.cc
   Task<> locked_pause(bool automatic);
   Task<> stop_and_publish();
+  Task<> reclaim_memory(std::uint64_t free);
   Task<> write_snapshot();
   Task<> finish_pause();
   Task<> roll_back_pause(Error cause);

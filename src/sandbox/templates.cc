@@ -58,7 +58,7 @@ Result<> put_pages(const std::string& memory, const std::string& pages) {
   const std::uint64_t size = TRY(sys::file_size(memory));
   void* mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (mapping == MAP_FAILED) return fail_errno("map " + memory);
-  Result<> loaded = snapshot::load_pages(::getpid(), reinterpret_cast<std::uintptr_t>(mapping), size, pages);
+  Result<> loaded = snapshot::load_pages(sys::own_memory(mapping, size), pages);
   ::munmap(mapping, size);
   return loaded;
 }
@@ -211,8 +211,8 @@ Task<> warm_up(GuestClient* guest) {
 }
 
 Result<> capture_template(snapshot::Manifest manifest, std::string overlay, std::string final_dir,
-                          vmm::ProcessIdentity process, vmm::RamRegion ram, snapshot::Writer* writer) {
-  TRY(snapshot::write_memory(process.pid, ram.address, ram.size, "", writer->path("memory")));
+                          sys::ProcessMemory ram, snapshot::Writer* writer) {
+  TRY(snapshot::write_memory(ram, "", writer->path("memory")));
   TRY(sys::copy_sparse(overlay, writer->path("overlay")));
   manifest.kind = "template";
   TRY(writer->publish(std::move(manifest)));
@@ -232,7 +232,7 @@ Task<> TemplateStore::settle_and_capture(std::string id, Template from, int vcpu
   guest.drop_connections();
   CO_TRY(co_await machine.vm->pause());
   progress("writing the snapshot");
-  const vmm::RamRegion ram = CO_TRY(co_await machine.vm->ram());
+  const sys::ProcessMemory ram = CO_TRY(co_await machine.vm->ram());
   const std::string final_dir = snapshot_dir(from, key);
   CO_TRY(co_await async::offload(*context_->pool,
                                  [from] { return sys::mkdirs(from.dir + "/snapshots", 0700); }));
@@ -241,8 +241,8 @@ Task<> TemplateStore::settle_and_capture(std::string id, Template from, int vcpu
   snapshot::Manifest manifest = manifest_of(*context_, vcpus, memory_mib, from.base_image);
   manifest.id = key;
   const std::string overlay = Paths(context_->config, id).overlay;
-  CO_TRY(co_await async::offload(*context_->pool, [=, process = machine.vm->process(), out = &writer] {
-    return capture_template(manifest, overlay, final_dir, process, ram, out);
+  CO_TRY(co_await async::offload(*context_->pool, [=, out = &writer] {
+    return capture_template(manifest, overlay, final_dir, ram, out);
   }));
   verified_.insert(final_dir);
   co_return Result<>{};

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "sys/pagemap.h"
+#include "sys/process_memory.h"
 
 namespace wrenn::snapshot {
 

@@ -25,10 +25,6 @@ using Magic = std::array<char, 8>;
 constexpr Magic kPagesMagic = {'W', 'R', 'N', 'P', 'A', 'G', 'E', 'S'};
 constexpr Magic kRunsMagic = {'W', 'R', 'N', 'W', 'O', 'R', 'K', 'S'};
 
-Result<sys::Fd> open_memory(pid_t pid, int flags) {
-  return sys::open_file(fmt::format("/proc/{}/mem", pid), flags);
-}
-
 bool all_zero(const char* bytes, std::size_t size) {
   return size == 0 || (bytes[0] == 0 && std::memcmp(bytes, bytes + 1, size - 1) == 0);
 }
@@ -87,15 +83,16 @@ Result<std::uint64_t> write_table(int fd, const Magic& magic, const std::vector<
   return header.pages;
 }
 
-// Calls `take(buffer, page)` for each block of the runs, read from `fd` at `address`.
+// Calls `take(buffer, page)` for each block of the runs.
 template <class Take>
-Result<> for_each_block(int fd, std::uint64_t address, const std::vector<PageRun>& runs, Take take) {
+Result<> for_each_block(const ProcessMemory& ram, const std::vector<PageRun>& runs, Take take) {
+  const auto memory = TRY(sys::MemoryAccess::open(ram, O_RDONLY));
   std::string buffer(kCopyBytes, '\0');
   for (const PageRun& run : runs) {
     for (std::uint64_t done = 0; done < run.count;) {
       const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
       const std::string_view block(buffer.data(), pages * kPageBytes);
-      TRY(sys::pread_all(fd, buffer.data(), block.size(), address + (run.first + done) * kPageBytes));
+      TRY(memory.read(buffer.data(), block.size(), (run.first + done) * kPageBytes));
       TRY(take(block, run.first + done));
       done += pages;
     }
@@ -105,13 +102,12 @@ Result<> for_each_block(int fd, std::uint64_t address, const std::vector<PageRun
 
 }  // namespace
 
-Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+Result<std::uint64_t> write_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
                                   const std::string& path) {
-  const auto memory = TRY(open_memory(pid, O_RDONLY));
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
   const std::uint64_t pages = TRY(write_table(file.get(), kPagesMagic, runs, path));
   std::uint64_t unsynced = 0;
-  TRY(for_each_block(memory.get(), address, runs, [&](std::string_view block, std::uint64_t) -> Result<> {
+  TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t) -> Result<> {
     TRY(sys::write_all(file.get(), block));
     unsynced += block.size();
     // Starts the disk early, so that the fsync at the end has little left.
@@ -135,36 +131,33 @@ Result<std::vector<PageRun>> read_runs(std::uint64_t size, const std::string& pa
   return read_table(file.get(), kRunsMagic, size / kPageBytes, path);
 }
 
-Result<std::vector<PageRun>> changed_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+Result<std::vector<PageRun>> changed_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
                                            const std::string& memory_file) {
-  const auto memory = TRY(open_memory(pid, O_RDONLY));
   const auto file = TRY(sys::open_file(memory_file, O_RDONLY));
   std::vector<PageRun> changed;
   std::string original(kCopyBytes, '\0');
-  TRY(for_each_block(memory.get(), address, runs,
-                     [&](std::string_view block, std::uint64_t first) -> Result<> {
-                       TRY(sys::pread_all(file.get(), original.data(), block.size(), first * kPageBytes));
-                       for (std::size_t at = 0; at < block.size(); at += kPageBytes) {
-                         if (std::memcmp(block.data() + at, original.data() + at, kPageBytes) == 0) continue;
-                         sys::append_pages(&changed, first + at / kPageBytes);
-                       }
-                       return {};
-                     }));
+  TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t first) -> Result<> {
+    TRY(sys::pread_all(file.get(), original.data(), block.size(), first * kPageBytes));
+    for (std::size_t at = 0; at < block.size(); at += kPageBytes) {
+      if (std::memcmp(block.data() + at, original.data() + at, kPageBytes) == 0) continue;
+      sys::append_pages(&changed, first + at / kPageBytes);
+    }
+    return {};
+  }));
   return changed;
 }
 
-Result<> load_pages(pid_t pid, std::uint64_t address, std::uint64_t size, const std::string& path) {
+Result<> load_pages(const ProcessMemory& ram, const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_RDONLY));
-  const auto runs = TRY(read_table(file.get(), kPagesMagic, size / kPageBytes, path));
-  const auto memory = TRY(open_memory(pid, O_WRONLY));
+  const auto runs = TRY(read_table(file.get(), kPagesMagic, ram.size() / kPageBytes, path));
+  const auto memory = TRY(sys::MemoryAccess::open(ram, O_WRONLY));
   std::string buffer(kCopyBytes, '\0');
   std::uint64_t at = sizeof(Header) + runs.size() * sizeof(PageRun);
   for (const PageRun& run : runs) {
     for (std::uint64_t done = 0; done < run.count;) {
       const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
       TRY(sys::pread_all(file.get(), buffer.data(), pages * kPageBytes, at));
-      TRY(sys::pwrite_all(memory.get(), {buffer.data(), pages * kPageBytes},
-                          address + (run.first + done) * kPageBytes));
+      TRY(memory.write({buffer.data(), pages * kPageBytes}, (run.first + done) * kPageBytes));
       at += pages * kPageBytes;
       done += pages;
     }
@@ -194,14 +187,13 @@ Result<> place_block(int file, std::string_view block, std::uint64_t first_page)
 
 }  // namespace
 
-Result<std::uint64_t> write_memory(pid_t pid, std::uint64_t address, std::uint64_t size,
-                                   const std::string& parent, const std::string& path) {
-  const auto runs = TRY(sys::private_pages(pid, address, size));
+Result<std::uint64_t> write_memory(const ProcessMemory& ram, const std::string& parent,
+                                   const std::string& path) {
+  const auto runs = TRY(sys::private_pages(ram));
   if (!parent.empty()) TRY(copy_sparse(parent, path));
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT, 0600));
-  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) return fail_errno("truncate " + path);
-  const auto memory = TRY(open_memory(pid, O_RDONLY));
-  TRY(for_each_block(memory.get(), address, runs, [&](std::string_view block, std::uint64_t page) {
+  if (::ftruncate(file.get(), static_cast<off_t>(ram.size())) != 0) return fail_errno("truncate " + path);
+  TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t page) {
     return place_block(file.get(), block, page);
   }));
   std::uint64_t pages = 0;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "sys/pagemap.h"
+#include "sys/process_memory.h"
 
 // Snapshots on disk (docs/formats/snapshot.md). Blocking calls: run them by async::offload.
 //
@@ -41,22 +41,24 @@ struct Manifest {
 
 using sys::PageRun;
 
-// Writes `pages`: the runs' content read from /proc/pid/mem. All-zero pages are stored like any other.
-// Answers bytes written. kResourceExhausted reason disk_full.
-Result<std::uint64_t> write_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+using sys::ProcessMemory;
+
+// Writes `pages`: the runs' content. All-zero pages are stored like any other. Answers bytes written.
+// kResourceExhausted reason disk_full.
+Result<std::uint64_t> write_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
                                   const std::string& path);
 // Those pages of the runs that differ from `memory_file`.
-Result<std::vector<PageRun>> changed_pages(pid_t pid, std::uint64_t address, const std::vector<PageRun>& runs,
+Result<std::vector<PageRun>> changed_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
                                            const std::string& memory_file);
 // A `working-set` file: runs of pages of a RAM of `size` bytes, without their content.
 Result<> write_runs(const std::vector<PageRun>& runs, const std::string& path);
 Result<std::vector<PageRun>> read_runs(std::uint64_t size, const std::string& path);
 // Copies the content of a `pages` file into a stopped VM's RAM. Every bound is checked before any write.
-Result<> load_pages(pid_t pid, std::uint64_t address, std::uint64_t size, const std::string& path);
+Result<> load_pages(const ProcessMemory& ram, const std::string& path);
 // Writes RAM as one sparse file, zero pages as holes (for templates): parent's content with the process's
 // dirty pages over it; parent may be empty (every present page is taken).
-Result<std::uint64_t> write_memory(pid_t pid, std::uint64_t address, std::uint64_t size,
-                                   const std::string& parent, const std::string& path);
+Result<std::uint64_t> write_memory(const ProcessMemory& ram, const std::string& parent,
+                                   const std::string& path);
 
 // Copies allocated extents only; reflinks where the filesystem can. Preserves the size. Not fsynced.
 Result<> copy_sparse(const std::string& from, const std::string& to);

@@ -34,7 +34,7 @@ class Ram {
   Ram(const Ram&) = delete;
   Ram& operator=(const Ram&) = delete;
   ~Ram() { ::munmap(base_, kBytes); }
-  std::uint64_t address() const { return reinterpret_cast<std::uint64_t>(base_); }
+  sys::ProcessMemory memory() const { return sys::own_memory(base_, kBytes); }
   char* page(std::uint64_t number) const { return base_ + number * kPageBytes; }
   void fill(std::uint64_t number, char value) const { std::memset(page(number), value, kPageBytes); }
 
@@ -70,9 +70,9 @@ TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
   char read = 0;
   for (std::uint64_t page = 0; page < kPages; ++page) read = static_cast<char>(read + *ram.page(page));
   EXPECT_NE(read, 0);
-  EXPECT_TRUE(sys::private_pages(::getpid(), ram.address(), kBytes)->empty());
+  EXPECT_TRUE(sys::private_pages(ram.memory())->empty());
   for (const std::uint64_t page : {3, 4, 10, 63}) ram.fill(page, 'X');
-  const auto runs = sys::private_pages(::getpid(), ram.address(), kBytes);
+  const auto runs = sys::private_pages(ram.memory());
   ASSERT_TRUE(runs) << runs.error().to_string();
   ASSERT_EQ(runs->size(), 3U);
   EXPECT_EQ((*runs)[0].first, 3U);
@@ -86,10 +86,10 @@ TEST_F(Snapshot, PagesComeBackWhereTheyWere) {
   const Ram before(file);
   for (const std::uint64_t page : {0, 7, 8, 9, 63}) before.fill(page, 'Y');
   before.fill(5, '\0');
-  const auto runs = sys::private_pages(::getpid(), before.address(), kBytes);
-  EXPECT_EQ(write_pages(::getpid(), before.address(), *runs, path("pages")), 6 * kPageBytes);
+  const auto runs = sys::private_pages(before.memory());
+  EXPECT_EQ(write_pages(before.memory(), *runs, path("pages")), 6 * kPageBytes);
   const Ram after(file);
-  ASSERT_TRUE(load_pages(::getpid(), after.address(), kBytes, path("pages")));
+  ASSERT_TRUE(load_pages(after.memory(), path("pages")));
   EXPECT_EQ(std::memcmp(before.page(0), after.page(0), kBytes), 0);
 }
 
@@ -98,13 +98,12 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   const std::string file = memory_file("memory");
   const Ram ram(file);
   for (const std::uint64_t page : {1, 20, 21}) ram.fill(page, 'Z');
-  ASSERT_TRUE(write_pages(::getpid(), ram.address(), *sys::private_pages(::getpid(), ram.address(), kBytes),
-                          path("pages")));
+  ASSERT_TRUE(write_pages(ram.memory(), *sys::private_pages(ram.memory()), path("pages")));
   const std::string good = *sys::read_file(path("pages"));
   const Ram target(file);
   const auto refused = [&](const std::string& bytes) {
     EXPECT_TRUE(sys::write_file(path("bad"), bytes));
-    const auto loaded = load_pages(::getpid(), target.address(), kBytes, path("bad"));
+    const auto loaded = load_pages(target.memory(), path("bad"));
     return !loaded && loaded.error().code() == Code::kDataLoss &&
            loaded.error().reason() == "snapshot_corrupt";
   };
@@ -123,7 +122,7 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   EXPECT_TRUE(refused(with_u64(kHeader, kPages))) << "a run outside of RAM";
   EXPECT_TRUE(refused(with_u64(kHeader, 20))) << "runs that overlap";
   EXPECT_TRUE(refused(with_u64(kHeader + 8, ~std::uint64_t{0}))) << "a length that overflows";
-  EXPECT_TRUE(sys::private_pages(::getpid(), target.address(), kBytes)->empty()) << "RAM was written";
+  EXPECT_TRUE(sys::private_pages(target.memory())->empty()) << "RAM was written";
   EXPECT_FALSE(refused(good));
 }
 
@@ -135,9 +134,9 @@ TEST_F(Snapshot, PagesThatWereOnlyReadNeedNotBeKept) {
   ram.fill(5, static_cast<char>('a' + 5));  // what the file has
   ram.fill(6, static_cast<char>('a' + 6));
   ram.page(6)[kPageBytes - 1] = 'X';
-  const auto runs = sys::private_pages(::getpid(), ram.address(), kBytes);
+  const auto runs = sys::private_pages(ram.memory());
   ASSERT_EQ(runs->size(), 1U);
-  const auto changed = changed_pages(::getpid(), ram.address(), *runs, file);
+  const auto changed = changed_pages(ram.memory(), *runs, file);
   ASSERT_TRUE(changed) << changed.error().to_string();
   ASSERT_EQ(changed->size(), 2U);
   EXPECT_EQ((*changed)[0].first, 3U);
@@ -154,7 +153,7 @@ TEST_F(Snapshot, WorkingSetsComeBackUnlessTheyAreDamaged) {
   EXPECT_EQ((*read)[1].first, 60U);
   EXPECT_EQ((*read)[1].count, 4U);
   EXPECT_EQ(read_runs(kBytes / 2, path("set")).error().reason(), "snapshot_corrupt") << "outside of RAM";
-  EXPECT_FALSE(load_pages(::getpid(), 0, kBytes, path("set"))) << "it has no content";
+  EXPECT_FALSE(load_pages(sys::own_memory(nullptr, kBytes), path("set"))) << "it has no content";
   const std::string good = *sys::read_file(path("set"));
   ASSERT_TRUE(sys::write_file(path("set"), good + "x"));
   EXPECT_EQ(read_runs(kBytes, path("set")).error().reason(), "snapshot_corrupt");
@@ -165,7 +164,7 @@ TEST_F(Snapshot, MemoryFilesAreSparseAndHoldTheParentUnderWhatChanged) {
   const Ram ram(parent);
   ram.fill(1, '\0');
   ram.fill(8, 'N');
-  const auto written = write_memory(::getpid(), ram.address(), kBytes, parent, path("memory"));
+  const auto written = write_memory(ram.memory(), parent, path("memory"));
   ASSERT_TRUE(written) << written.error().to_string();
   EXPECT_EQ(*written, 2 * kPageBytes);
   EXPECT_EQ(*sys::read_file(path("memory")), std::string(ram.page(0), kBytes));

@@ -61,14 +61,18 @@ void MemoryImage::forget(const sys::PageRun& run) const {
 
 // ---- Pager
 
-Pager::Pager(sys::Fd fault_fd, RamRegion ram, MemoryImage image, PagerPlan plan)
-    : fault_fd_(std::move(fault_fd)), ram_(ram), image_(std::move(image)), plan_(std::move(plan)) {}
+Pager::Pager(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image, PagerPlan plan)
+    : fault_fd_(std::move(fault_fd)),
+      ram_(std::move(ram)),
+      image_(std::move(image)),
+      plan_(std::move(plan)) {}
 
-Result<std::unique_ptr<Pager>> Pager::start(sys::Fd fault_fd, RamRegion ram, MemoryImage image,
+Result<std::unique_ptr<Pager>> Pager::start(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image,
                                             PagerPlan plan) {
-  if (ram.size != image.region().size) return fail(Code::kInternal, "the VM's memory has another size");
+  if (ram.size() != image.size()) return fail(Code::kInternal, "the VM's memory has another size");
   TRY(sys::set_nonblocking(fault_fd.get()));
-  std::unique_ptr<Pager> pager(new Pager(std::move(fault_fd), ram, std::move(image), std::move(plan)));
+  std::unique_ptr<Pager> pager(
+      new Pager(std::move(fault_fd), std::move(ram), std::move(image), std::move(plan)));
   pager->stop_ = TRY(make_event());
   pager->filled_ = TRY(make_event());
   pager->thread_ = std::jthread([self = pager.get()] { self->run(); });
@@ -158,16 +162,27 @@ std::vector<sys::PageRun> Pager::working_set() const {
   return runs;
 }
 
-Result<> Pager::serve_waiting() {
+// Also takes what only wants to be noticed: a VM that gives memory back waits until somebody has.
+Result<> Pager::read_events() {
   std::array<uffd_msg, kEventsPerRead> events{};
   const ssize_t got = ::read(fault_fd_.get(), events.data(), sizeof events);
   if (got < 0) return errno == EAGAIN || errno == EINTR ? Result<>{} : fail_errno("read userfaultfd");
   for (std::size_t i = 0; i < static_cast<std::size_t>(got) / sizeof(uffd_msg); ++i) {
     if (events[i].event != UFFD_EVENT_PAGEFAULT) continue;
-    const std::uint64_t address = events[i].arg.pagefault.address;
-    if (address < ram_.address || address >= ram_.address + ram_.size) continue;
-    const std::uint64_t block = (address - ram_.address) / kFaultBytes * kFaultBytes;
-    TRY(copy(block, std::min(kFaultBytes, ram_.size - block)));
+    waiting_.push_back(events[i].arg.pagefault.address);
+  }
+  return {};
+}
+
+Result<> Pager::serve_waiting() {
+  TRY(read_events());
+  while (!waiting_.empty()) {
+    const std::uint64_t address = waiting_.front();
+    waiting_.pop_front();
+    const auto offset = offset_of(address);
+    if (!offset) continue;
+    const std::uint64_t block = *offset / kFaultBytes * kFaultBytes;
+    TRY(copy(block, std::min(kFaultBytes, ram_.size() - block)));
     record(block / kFaultBytes);
     // Waiters of a page that was there already are woken by nobody else.
     uffdio_range woken{.start = address & ~(sys::kPageBytes - 1), .len = sys::kPageBytes};
@@ -176,12 +191,29 @@ Result<> Pager::serve_waiting() {
   return {};
 }
 
-// Pages that are there already stay as they are: the guest may have changed them.
+std::optional<std::uint64_t> Pager::offset_of(std::uint64_t address) const {
+  for (const sys::MemoryPart& part : ram_.parts) {
+    if (address >= part.address && address - part.address < part.size)
+      return part.offset + address - part.address;
+  }
+  return std::nullopt;
+}
+
 Result<> Pager::copy(std::uint64_t offset, std::uint64_t size) {
+  for (const sys::MemoryPart& part : ram_.parts) {
+    const std::uint64_t begin = std::max(offset, part.offset);
+    const std::uint64_t end = std::min(offset + size, part.offset + part.size);
+    if (begin < end) TRY(copy_into(part.address + begin - part.offset, image_.at(begin), end - begin));
+  }
+  return {};
+}
+
+// Pages that are there already stay as they are: the guest may have changed them.
+Result<> Pager::copy_into(std::uint64_t address, const char* from, std::uint64_t size) {
   while (size > 0) {
     uffdio_copy request{};
-    request.dst = ram_.address + offset;
-    request.src = reinterpret_cast<std::uint64_t>(image_.at(offset));
+    request.dst = address;
+    request.src = reinterpret_cast<std::uint64_t>(from);
     request.len = size;
     std::uint64_t done = size;
     if (::ioctl(fault_fd_.get(), UFFDIO_COPY, &request) != 0) {
@@ -189,8 +221,11 @@ Result<> Pager::copy(std::uint64_t offset, std::uint64_t size) {
       const bool there = errno == EEXIST;
       if (done == 0 && there) done = sys::kPageBytes;
       if (done == 0 && errno != EAGAIN) return fail_errno("UFFDIO_COPY");
+      // Until its event is read, memory that the VM is giving back takes no pages.
+      if (done == 0) TRY(read_events());
     }
-    offset += done;
+    address += done;
+    from += done;
     size -= done;
   }
   return {};

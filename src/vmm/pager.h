@@ -1,14 +1,16 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "sys/fd.h"
-#include "sys/pagemap.h"
+#include "sys/process_memory.h"
 #include "vmm/vmm.h"
 
 // Loading a VM's memory on demand: its monitor leaves page faults to us (userfaultfd).
@@ -21,7 +23,8 @@ class MemoryImage {
   MemoryImage(MemoryImage&& other) noexcept;
   MemoryImage& operator=(MemoryImage&&) = delete;
   ~MemoryImage();
-  RamRegion region() const { return {.address = reinterpret_cast<std::uint64_t>(base_), .size = size_}; }
+  sys::ProcessMemory memory() const { return sys::own_memory(base_, size_); }
+  std::uint64_t size() const { return size_; }
   const char* at(std::uint64_t offset) const { return base_ + offset; }
   // Forgets what was written over the file's content in these pages.
   void forget(const sys::PageRun& run) const;
@@ -40,9 +43,9 @@ struct PagerPlan {
 // Serves one VM's faults by a thread of its own, until destroyed. While nobody serves, the VM waits.
 class Pager {
  public:
-  // `fault_fd`: the userfaultfd of the VM whose memory lies at `ram`. Faults are served from `image` from the
+  // `fault_fd`: the userfaultfd of the VM whose memory is `ram`. Faults are served from `image` from the
   // start.
-  static Result<std::unique_ptr<Pager>> start(sys::Fd fault_fd, RamRegion ram, MemoryImage image,
+  static Result<std::unique_ptr<Pager>> start(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image,
                                               PagerPlan plan);
   ~Pager();
   // Waits until the first runs are in place; kInternal if they cannot be.
@@ -52,20 +55,24 @@ class Pager {
   std::vector<sys::PageRun> working_set() const;
 
  private:
-  Pager(sys::Fd fault_fd, RamRegion ram, MemoryImage image, PagerPlan plan);
+  Pager(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image, PagerPlan plan);
   void run();
   Result<> serve();
   Result<> bring_in(const sys::PageRun& run);
   Result<> fill();
   Result<> prefetch();
+  Result<> read_events();
   Result<> serve_waiting();
   void record(std::uint64_t block);
+  std::optional<std::uint64_t> offset_of(std::uint64_t address) const;
   Result<> copy(std::uint64_t offset, std::uint64_t size);
+  Result<> copy_into(std::uint64_t address, const char* from, std::uint64_t size);
 
   sys::Fd fault_fd_;
-  RamRegion ram_;
+  sys::ProcessMemory ram_;
   MemoryImage image_;
   PagerPlan plan_;
+  std::deque<std::uint64_t> waiting_;  // addresses that the VM waits for
   mutable std::mutex mutex_;
   std::vector<std::uint64_t> asked_;  // blocks of kFaultBytes, by mutex_
   std::chrono::steady_clock::time_point record_until_;

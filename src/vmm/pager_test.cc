@@ -28,7 +28,7 @@ class MissingMemory {
     uffdio_api api{};
     api.api = UFFD_API;
     uffdio_register range{};
-    range.range = {.start = region().address, .len = kBytes};
+    range.range = {.start = reinterpret_cast<std::uint64_t>(base_), .len = kBytes};
     range.mode = UFFDIO_REGISTER_MODE_MISSING;
     usable_ =
         fd_ && ::ioctl(fd_.get(), UFFDIO_API, &api) == 0 && ::ioctl(fd_.get(), UFFDIO_REGISTER, &range) == 0;
@@ -37,13 +37,13 @@ class MissingMemory {
   MissingMemory& operator=(const MissingMemory&) = delete;
   ~MissingMemory() { ::munmap(base_, kBytes); }
   bool usable() const { return usable_; }
-  RamRegion region() const { return {.address = reinterpret_cast<std::uint64_t>(base_), .size = kBytes}; }
+  sys::ProcessMemory memory() const { return sys::own_memory(base_, kBytes); }
   volatile char& byte(std::uint64_t page) const { return base_[page * sys::kPageBytes]; }
   sys::Fd take_fd() { return std::move(fd_); }
   // Of those that are there.
   std::uint64_t pages_in(std::uint64_t first, std::uint64_t end) const {
     std::uint64_t count = 0;
-    for (const auto& run : sys::private_pages(::getpid(), region().address, kBytes).value_or(std::vector<sys::PageRun>{})) {
+    for (const auto& run : sys::private_pages(memory()).value_or(std::vector<sys::PageRun>{})) {
       const auto from = std::max(run.first, first);
       const auto to = std::min(run.first + run.count, end);
       if (to > from) count += to - from;
@@ -67,7 +67,7 @@ class PagerNeedsRoot : public testing::Test {
     }
   }
   void start(MemoryImage image, PagerPlan plan) {
-    auto pager = Pager::start(memory_.take_fd(), memory_.region(), std::move(image), std::move(plan));
+    auto pager = Pager::start(memory_.take_fd(), memory_.memory(), std::move(image), std::move(plan));
     ASSERT_TRUE(pager) << pager.error().to_string();
     pager_ = std::move(*pager);
     ASSERT_TRUE(loop_.run_plain(pager_->wait_filled()));

@@ -16,12 +16,6 @@ namespace {
 constexpr std::uint64_t kMinMeasureNs = 100'000'000;
 constexpr int kSampleTries = 5;
 
-struct Mapping {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  std::string_view permissions, offset, device, inode;
-};
-
 std::string_view take_word(std::string_view& line) {
   const auto start = line.find_first_not_of(' ');
   if (start == std::string_view::npos) return {};
@@ -41,19 +35,20 @@ std::optional<std::uint64_t> to_number(std::string_view text, int base) {
 // "7f00-7f10 rw-p 00000000 fe:00 1234   /path (deleted)"
 std::optional<Mapping> parse_mapping(std::string_view line) {
   const std::string_view range = take_word(line);
-  Mapping mapping;
-  mapping.permissions = take_word(line);
-  mapping.offset = take_word(line);
-  mapping.device = take_word(line);
-  mapping.inode = take_word(line);
+  const std::string_view permissions = take_word(line);
+  const auto offset = to_number(take_word(line), 16);
+  const std::string_view device = take_word(line);
+  const std::string_view inode = take_word(line);
   const auto dash = range.find('-');
-  if (dash == std::string_view::npos || mapping.inode.empty()) return std::nullopt;
+  if (dash == std::string_view::npos || inode.empty() || permissions != "rw-p" || !offset)
+    return std::nullopt;
   const auto begin = to_number(range.substr(0, dash), 16);
   const auto end = to_number(range.substr(dash + 1), 16);
   if (!begin || !end || *end <= *begin) return std::nullopt;
-  mapping.begin = *begin;
-  mapping.end = *end;
-  return mapping;
+  return Mapping{.begin = *begin,
+                 .end = *end,
+                 .offset = *offset,
+                 .file = inode == "0" ? "" : fmt::format("{} {}", device, inode)};
 }
 
 std::uint64_t now_ns() {
@@ -64,40 +59,32 @@ std::uint64_t now_ns() {
 
 }  // namespace
 
-Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size, RamKind kind) {
-  std::optional<Mapping> run;  // neighbouring mappings of one file count as one
-  std::optional<RamRegion> found;
-  int matches = 0;
-  const auto close_run = [&] {
-    if (run && run->end - run->begin == size) {
-      found = RamRegion{.address = run->begin, .size = size};
-      ++matches;
-    }
-    run.reset();
-  };
+std::vector<Mapping> private_mappings(std::string_view maps) {
+  std::vector<Mapping> found;
   while (!maps.empty()) {
     const auto eol = maps.find('\n');
-    const auto mapping = parse_mapping(maps.substr(0, eol));
+    if (auto mapping = parse_mapping(maps.substr(0, eol))) found.push_back(std::move(*mapping));
     maps = eol == std::string_view::npos ? std::string_view{} : maps.substr(eol + 1);
-    const bool of_file = mapping && mapping->inode != "0";
-    if (!mapping || mapping->permissions != "rw-p" || of_file != (kind == RamKind::kFile)) {
-      close_run();
-      continue;
-    }
-    if (of_file && run && run->end == mapping->begin && run->inode == mapping->inode &&
-        run->device == mapping->device) {
-      run->end = mapping->end;
-      continue;
-    }
-    close_run();
-    run = mapping;
   }
-  close_run();
-  if (matches != 1) {
+  return found;
+}
+
+Result<sys::ProcessMemory> find_ram(std::string_view maps, pid_t pid, std::uint64_t size) {
+  std::vector<Mapping> runs;  // neighbouring mappings of one file count as one
+  for (Mapping& mapping : private_mappings(maps)) {
+    if (mapping.file.empty()) continue;
+    if (!runs.empty() && runs.back().end == mapping.begin && runs.back().file == mapping.file) {
+      runs.back().end = mapping.end;
+    } else {
+      runs.push_back(std::move(mapping));
+    }
+  }
+  std::erase_if(runs, [size](const Mapping& run) { return run.end - run.begin != size; });
+  if (runs.size() != 1) {
     return fail(Code::kInternal,
-                fmt::format("{} mappings look like the guest's memory of {} bytes", matches, size));
+                fmt::format("{} mappings look like the guest's memory of {} bytes", runs.size(), size));
   }
-  return *found;
+  return sys::ProcessMemory{.pid = pid, .parts = {{.offset = 0, .size = size, .address = runs[0].begin}}};
 }
 
 Result<VmStats> read_stats(pid_t pid) {

@@ -1,19 +1,26 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "vmm/vmm.h"
 
 namespace wrenn::vmm {
 
-enum class RamKind {
-  kFile,       // a private mapping of a memory file
-  kAnonymous,  // of nothing
+// A private mapping to read and write.
+struct Mapping {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::uint64_t offset = 0;
+  std::string file;  // device and inode, since a name may change; empty: of nothing
 };
-// Finds guest RAM in the text of /proc/PID/maps: the one private writable mapping of this kind and `size`
-// bytes. The name of a file does not matter, it may have been renamed or deleted. kInternal unless there is
-// exactly one.
-Result<RamRegion> find_ram(std::string_view maps, std::uint64_t size, RamKind kind = RamKind::kFile);
+// From the text of /proc/PID/maps. Lines that are none, or of another kind, are left out.
+std::vector<Mapping> private_mappings(std::string_view maps);
+
+// Finds guest RAM in the text of /proc/PID/maps: the one file mapped privately with `size` bytes. kInternal
+// unless there is exactly one.
+Result<sys::ProcessMemory> find_ram(std::string_view maps, pid_t pid, std::uint64_t size);
 
 // CPU time and resident memory from /proc. kNotFound when the process is gone.
 Result<VmStats> read_stats(pid_t pid);

@@ -47,7 +47,7 @@ Result<> check_same_machine(const Shape& wanted, const Shape& ours) {
 
 Result<> check_memory_file(const VmSpec& spec) {
   const auto size = TRY(sys::file_size(spec.memory_file));
-  if (size == static_cast<std::uint64_t>(spec.shape.memory_mib) << 20) return {};
+  if (size == spec.shape.memory_bytes()) return {};
   return fail(Error(Code::kDataLoss,
                     fmt::format("{} has {} bytes, not {} MiB", spec.memory_file, size, spec.shape.memory_mib))
                   .with_reason("snapshot_corrupt"));

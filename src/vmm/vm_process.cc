@@ -99,9 +99,8 @@ Result<VmStats> VmProcess::stats() {
   return read_stats(identity_.pid);
 }
 
-Result<RamRegion> VmProcess::ram(int memory_mib, RamKind kind) const {
-  const auto maps = TRY(sys::read_file(fmt::format("/proc/{}/maps", identity_.pid), kMaxMapsBytes));
-  return find_ram(maps, static_cast<std::uint64_t>(memory_mib) << 20, kind);
+Result<std::string> VmProcess::maps() const {
+  return sys::read_file(fmt::format("/proc/{}/maps", identity_.pid), kMaxMapsBytes);
 }
 
 Error VmProcess::exit_error() {

@@ -27,7 +27,8 @@ class VmProcess {
   Task<> kill();
   Task<> wait_exit();
   Result<VmStats> stats();
-  Result<RamRegion> ram(int memory_mib, RamKind kind) const;
+  // The text of its /proc/PID/maps.
+  Result<std::string> maps() const;
   // How it ended, for a person; kUnavailable.
   Error exit_error();
   // The end of what it said.

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "async/async.h"
-#include "sys/pagemap.h"
+#include "sys/process_memory.h"
 
 // A virtual machine monitor driving one VM. Two drivers: vmm/qemu and vmm/firecracker. Calls on one Vm are
 // made one at a time by its sandbox's actor.
@@ -24,6 +24,7 @@ struct Shape {
   std::string cpu_model;
   int vcpus = 1;         // 1..32
   int memory_mib = 512;  // 128..65536
+  std::uint64_t memory_bytes() const { return static_cast<std::uint64_t>(memory_mib) << 20U; }
 };
 
 struct DiskSpec {
@@ -82,14 +83,6 @@ struct ProcessIdentity {
   std::uint64_t start_time = 0;  // field 22 of /proc/PID/stat, clock ticks since boot
 };
 
-// Where guest RAM lies in the VMM's address space, for capturing through /proc/PID/{pagemap,mem}.
-struct RamRegion {
-  std::uint64_t address = 0;  // in the VMM process
-  std::uint64_t size = 0;     // bytes
-  // Pages become the process's own when they are read, too: it is loaded on demand.
-  bool own_when_read = false;
-};
-
 struct VmStats {
   std::uint64_t cpu_time_us = 0;
   std::uint64_t rss_bytes = 0;
@@ -105,10 +98,18 @@ class Vm {
   virtual Task<> resume() = 0;
   // Writes the device state (no RAM) of the paused VM to a new file.
   virtual Task<> save_device_state(std::string path) = 0;
-  virtual Task<RamRegion> ram() = 0;
+  // Guest RAM in the monitor's process, for capturing through /proc/PID/{pagemap,mem}.
+  virtual Task<sys::ProcessMemory> ram() = 0;
+  // Pages become the process's own when they are read, too.
+  virtual bool loaded_on_demand() const { return false; }
   // Of a VM loaded on demand: the pages of its memory file that it asked for soon after it began, for
   // SavedState::prefetch of its next life. Bounded.
   virtual std::vector<sys::PageRun> working_set() const { return {}; }
+  // Takes up to `mib` of free memory from the running guest until resume(), so that no capture keeps what was
+  // once written to it. Answers how much the guest has given when it is that much, no longer grows, or
+  // `limit` has passed.
+  virtual bool can_reclaim() const { return false; }
+  virtual Task<int> reclaim(int mib, Milliseconds limit) = 0;
   // SIGKILL and wait until the process is gone; ok if it already is.
   virtual Task<> kill() = 0;
   // Returns when the VM process has exited; the Error says how, Result ok after kill().
@@ -117,7 +118,7 @@ class Vm {
   virtual Task<VmStats> stats() = 0;
 };
 
-using FillMemory = std::function<Task<>(pid_t, RamRegion)>;
+using FillMemory = std::function<Task<>(sys::ProcessMemory)>;
 
 // What a load starts from, besides the disks and VmSpec::memory_file.
 struct SavedState {

@@ -10,7 +10,7 @@
 
 #include "sys/file.h"
 #include "vmm/firecracker/config.h"
-#include "vmm/firecracker/handover.h"
+#include "vmm/firecracker/memory_layout.h"
 #include "vmm/firecracker/metrics.h"
 #include "vmm/proc.h"
 #include "vmm/qemu/command_line.h"
@@ -42,45 +42,37 @@ VmSpec small_vm() {
   return spec;
 }
 
+std::uint64_t start_of(const Result<sys::ProcessMemory>& memory) {
+  return memory && memory->parts.size() == 1 ? memory->parts[0].address : 0;
+}
+
 TEST(FindRam, TakesThePrivateFileMappingOfTheRightSize) {
   const auto ram = find_ram(
       "7f0000000000-7f0010000000 rw-s 00000000 fe:00 11 /other\n"
       "7f1000000000-7f1010000000 rw-p 00000000 fe:00 12 /memory (deleted)\n"
       "7f2000000000-7f2010000000 rw-p 00000000 00:00 0 \n"
       "7f3000000000-7f3000100000 rw-p 00000000 fe:00 13 /lib\n",
-      256 * kMiB);
-  ASSERT_TRUE(ram);
-  EXPECT_EQ(ram->address, 0x7f1000000000U);
-  EXPECT_EQ(ram->size, 256 * kMiB);
+      1, 256 * kMiB);
+  EXPECT_EQ(start_of(ram), 0x7f1000000000U);
+  EXPECT_EQ(ram->size(), 256 * kMiB);
 }
 
 TEST(FindRam, JoinsNeighboursOfOneFileOnly) {
-  const auto ram = find_ram(
-      "7f1000000000-7f1008000000 rw-p 00000000 fe:00 12 /memory\n"
-      "7f1008000000-7f1010000000 rw-p 08000000 fe:00 12 /memory\n"
-      "7f1010000000-7f1020000000 ---p 00000000 00:00 0\n",
-      256 * kMiB);
-  ASSERT_TRUE(ram);
-  EXPECT_EQ(ram->address, 0x7f1000000000U);
+  EXPECT_EQ(start_of(find_ram("7f1000000000-7f1008000000 rw-p 00000000 fe:00 12 /memory\n"
+                              "7f1008000000-7f1010000000 rw-p 08000000 fe:00 12 /memory\n"
+                              "7f1010000000-7f1020000000 ---p 00000000 00:00 0\n",
+                              1, 256 * kMiB)),
+            0x7f1000000000U);
   EXPECT_FALSE(
       find_ram("7f1000000000-7f1008000000 rw-p 00000000 fe:00 12 /memory\n"
                "7f1008000000-7f1010000000 rw-p 00000000 fe:00 13 /memory2\n",
-               256 * kMiB));
-}
-
-TEST(FindRam, TakesAnonymousMemoryOnlyWhereAsked) {
-  const std::string_view maps =
-      "7f1000000000-7f1010000000 rw-p 00000000 fe:00 12 /memory\n"
-      "7f2000000000-7f2010000000 rw-p 00000000 00:00 0 \n"
-      "7f2010000000-7f2010001000 rw-p 00000000 00:00 0 \n";
-  EXPECT_EQ(find_ram(maps, 256 * kMiB)->address, 0x7f1000000000U);
-  EXPECT_EQ(find_ram(maps, 256 * kMiB, RamKind::kAnonymous)->address, 0x7f2000000000U);
+               1, 256 * kMiB));
 }
 
 TEST(FindRam, RefusesToGuess) {
-  EXPECT_FALSE(find_ram("", kMiB));
-  EXPECT_FALSE(find_ram("nonsense\n\n- - - -\nzz-yy rw-p 0 0 1\n", kMiB));
-  EXPECT_FALSE(find_ram("100000-200000 rw-p 0 fe:00 1 /a\n300000-400000 rw-p 0 fe:00 2 /b\n", kMiB));
+  EXPECT_FALSE(find_ram("", 1, kMiB));
+  EXPECT_FALSE(find_ram("nonsense\n\n- - - -\nzz-yy rw-p 0 0 1\n", 1, kMiB));
+  EXPECT_FALSE(find_ram("100000-200000 rw-p 0 fe:00 1 /a\n300000-400000 rw-p 0 fe:00 2 /b\n", 1, kMiB));
 }
 
 TEST(ReadStats, ShowsThisProcessAndNoOther) {
@@ -230,17 +222,78 @@ TEST(Firecracker, NamesTheProcessor) {
   EXPECT_EQ(firecracker::cpu_identity(""), "unknown unknown/unknown/unknown");
 }
 
-TEST(Firecracker, TakesOneMappingAndNothingElse) {
-  const auto ram = firecracker::parse_mappings(
-      R"([{"base_host_virt_addr":139637976727552,"size":268435456,"offset":0,"page_size":4096}])");
-  ASSERT_TRUE(ram);
-  EXPECT_EQ(ram->address, 139637976727552U);
-  EXPECT_EQ(ram->size, 256 * kMiB);
+constexpr std::uint64_t kGiB = 1024 * kMiB;
+
+TEST(FirecrackerMemory, IsAsItsMessageSays) {
+  const auto small = firecracker::parse_mappings(
+      R"([{"base_host_virt_addr":139637976727552,"size":268435456,"offset":0,"page_size":4096}])", 7,
+      256 * kMiB);
+  EXPECT_EQ(start_of(small), 139637976727552U);
+  EXPECT_EQ(small->pid, 7);
+  const auto big = firecracker::parse_mappings(
+      R"([{"base_host_virt_addr":8192,"size":3221225472,"offset":0},
+          {"base_host_virt_addr":4096,"size":1073741824,"offset":3221225472}])",
+      7, 4 * kGiB);
+  ASSERT_TRUE(big);
+  EXPECT_EQ(big->parts[1].address, 4096U);
+  EXPECT_EQ(big->size(), 4 * kGiB);
   for (const char* text :
        {"", "{}", "[]", "[1]", "[{}]", "[{},{}]", R"([{"base_host_virt_addr":-1,"size":1}])",
-        R"([{"base_host_virt_addr":4096,"size":4096,"offset":4096}])"}) {
-    EXPECT_FALSE(firecracker::parse_mappings(text)) << text;
+        R"([{"base_host_virt_addr":4096,"size":4096,"offset":4096}])",
+        R"([{"base_host_virt_addr":4096,"size":18446744073709547520,"offset":0}])",
+        R"([{"base_host_virt_addr":4096,"size":268435455,"offset":0}])"}) {
+    EXPECT_FALSE(firecracker::parse_mappings(text, 7, 256 * kMiB)) << text;
   }
+}
+
+TEST(FirecrackerMemory, IsFoundThroughWhatTheGuestGaveBack) {
+  const auto ram = firecracker::find_mapped(
+      "7f1000000000-7f1004000000 rw-p 00000000 fe:00 12 /memory\n"
+      "7f1004000000-7f1008000000 rw-p 00000000 00:00 0\n"
+      "7f1008000000-7f100c000000 rw-p 08000000 fe:00 12 /memory\n"
+      "7f100c000000-7f1010100000 rw-p 00000000 00:00 0\n"
+      "7f1010100000-7f1010200000 rw-p 00010000 fe:00 13 /lib\n",
+      1, 256 * kMiB);
+  EXPECT_EQ(start_of(ram), 0x7f1000000000U);
+}
+
+TEST(FirecrackerMemory, IsFoundOnBothSidesOfTheHole) {
+  // The upper part's first pages were given back.
+  const auto mapped = firecracker::find_mapped(
+      "7f0000000000-7f0000010000 rw-p 00000000 00:00 0\n"
+      "7f0000010000-7f0030000000 rw-p d0010000 fe:00 12 /memory\n"
+      "7f1000000000-7f10d0000000 rw-p 00000000 fe:00 12 /memory\n",
+      1, 4 * kGiB);
+  ASSERT_TRUE(mapped) << mapped.error().to_string();
+  EXPECT_EQ(mapped->parts[0].address, 0x7f1000000000U);
+  EXPECT_EQ(mapped->parts[0].size, 3328 * kMiB);
+  EXPECT_EQ(mapped->parts[1].address, 0x7f0000000000U);
+  EXPECT_EQ(mapped->size(), 4 * kGiB);
+  EXPECT_EQ(
+      firecracker::find_mapped("7f0000000000-7f0000010000 rw-p 00000000 00:00 0\n", 1, kGiB).error().code(),
+      Code::kNotFound);
+}
+
+TEST(FirecrackerMemory, OfABootedVmStartsWhereItsTablesAre) {
+  const auto starts_at = [](std::uint64_t wanted) {
+    return [wanted](std::uint64_t address) { return address == wanted; };
+  };
+  // One mapping since the kernel joined the two, and two.
+  const auto joined = firecracker::find_booted("7f0000000000-7f0100000000 rw-p 00000000 00:00 0\n", 1,
+                                               4 * kGiB, starts_at(0x7f0030000000));
+  ASSERT_TRUE(joined) << joined.error().to_string();
+  EXPECT_EQ(joined->parts[0].address, 0x7f0030000000U);
+  EXPECT_EQ(joined->parts[0].size, 3328 * kMiB);
+  EXPECT_EQ(joined->parts[1].address, 0x7f0000000000U);
+  constexpr std::string_view kTwo =
+      "7f0000000000-7f0040000000 rw-p 00000000 00:00 0\n"
+      "7f1000000000-7f10c0000000 rw-p 00000000 00:00 0\n";
+  const auto two = firecracker::find_booted(kTwo, 1, 4 * kGiB, starts_at(0x7f1000000000));
+  ASSERT_TRUE(two);
+  EXPECT_EQ(two->parts[0].size, 3072 * kMiB);
+  EXPECT_EQ(two->parts[1].address, 0x7f0000000000U);
+  EXPECT_FALSE(firecracker::find_booted(kTwo, 1, 4 * kGiB, starts_at(1)));
+  EXPECT_EQ(start_of(firecracker::find_booted(kTwo, 1, kGiB, starts_at(0x7f0000000000))), 0x7f0000000000U);
 }
 
 TEST(Firecracker, CountsTheTimesThatDevicesWaited) {

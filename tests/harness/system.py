@@ -57,6 +57,7 @@ class System:
         self.agent_port = agent_port
         self.cp_port = cp_port
         self.proxy_port = proxy_port
+        self.driver = driver
         self.secret = secrets.token_hex(32)
         self.database = f"{self.root}/wrenn.db"
         # The programs see these settings and nothing of the caller's but how sanitizers report.

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Runs tests with Firecracker in the KVM lab. Prints "N passed, N failed" as its last line.
 #
-# usage: run.sh [drivers] [lifecycle]     without names: drivers
+# usage: run.sh [drivers] [lifecycle] [faults]     without names: drivers and lifecycle
 #   drivers    the drivers' conformance suite
-#   lifecycle  a sandbox's life through REST, on real VMs
+#   lifecycle  a sandbox's life through REST, on real VMs, and its pause by itself
+#   faults     its Firecracker killed at each step
 #   WRENN_BUILD   build folder of the unit tests (build/release)
 #   WRENN_BUILDS  holds the programs (builds/)
 #
 # QEMU's emulation of SVM is not perfect: now and then, with Firecracker and with QEMU+KVM alike, it panics the lab's
-# kernel or freezes a guest in it. So a part that does not pass is said to and repeated on a fresh machine, twice at
+# kernel or a guest's, or freezes one. So tests that do not pass are said to and repeated on a fresh machine, twice at
 # most. What fails for a reason of ours fails on each of them.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,34 +20,51 @@ mkdir -p "$results"
 scripts/install-firecracker.sh && . tests/venv.sh && [ -n "$venv" ] || { echo "0 passed, 1 failed"; exit 1; }
 
 passed=0 failed=0
-# part NAME SECONDS COMMAND...: counts "N passed, N failed" or gtest's lines in what the command prints.
+count() { sed -nE "$1" "$log" | tail -n 1; }
+# The tests that a log says failed, one a line; none when the machine did not live to say so.
+failed_tests() {
+  sed -nE 's/^(FAILED|ERROR) (tests\/.*::[^ ].*)$/\2/p' "$log" | sed 's/ - .*//' | sort -u
+  sed -nE 's/^\[  FAILED  \] (All\/[^, ]+), where.*/\1/p' "$log" | sort -u
+}
+
+# part NAME SECONDS RUN TEST...: RUN is a function that turns tests into `command`.
 part() {
-  local name=$1 limit=$2 began=$SECONDS log=$results/$1.log ok bad
-  shift 2
-  local code=125 try
+  local name=$1 limit=$2 run=$3 began=$SECONDS log=$results/$1.log total=0 ok bad code try
+  shift 3
+  local tests=("$@") left
   for try in 1 2 3; do
+    "$run" "${tests[@]}"
     tests/kvmlab/kvmlab run --timeout "$limit" --results "$results/$name" --env AGENT_DRIVER=firecracker \
-      --env WRENN_VMM_DRIVERS=firecracker --env "WRENN_BUILDS=$builds" -- "$@" >"$log" 2>&1
+      --env WRENN_VMM_DRIVERS=firecracker --env "WRENN_BUILDS=$builds" -- "${command[@]}" >"$log" 2>&1
     code=$?
+    ok=$(count 's/^([0-9]+) passed, [0-9]+ failed$/\1/p; s/^\[  PASSED  \] ([0-9]+) tests?\.$/\1/p')
+    bad=$(count 's/^[0-9]+ passed, ([0-9]+) failed$/\1/p; s/^ *([0-9]+) FAILED TESTS?$/\1/p')
+    mapfile -t left < <(failed_tests)
+    # A machine that died told nothing that counts.
+    [ $code -ne 0 ] && [ ${#left[@]} -eq 0 ] && ok=0
+    total=$((total + ${ok:-0}))
     [ $code -ne 0 ] || break
-    echo "firecracker, $name: not passed after $((SECONDS - began)) s (exit $code, machine $try of 3)"
-    grep -aE "Kernel panic|kvmlab:|FAILED|^E  " "$log" | head -n 20
+    echo "firecracker, $name: not passed after $((SECONDS - began)) s (exit $code, machine $try of 3): ${left[*]}"
+    grep -aE "Kernel panic|kvmlab:|^E  " "$log" | head -n 20
+    [ ${#left[@]} -eq 0 ] || tests=("${left[@]}")
   done
-  ok=$(sed -nE 's/^([0-9]+) passed, [0-9]+ failed$/\1/p; s/^\[  PASSED  \] ([0-9]+) tests?\.$/\1/p' "$log" | tail -n 1)
-  bad=$(sed -nE 's/^[0-9]+ passed, ([0-9]+) failed$/\1/p; s/^ *([0-9]+) FAILED TESTS?$/\1/p' "$log" | tail -n 1)
-  if [ $code -ne 0 ] || [ "${ok:-0}" -eq 0 ]; then
+  [ $code -eq 0 ] && bad=0
+  if [ $code -ne 0 ] || [ $total -eq 0 ]; then
     [ "${bad:-0}" -gt 0 ] || bad=1
     tail -n 150 "$log"
   fi
-  passed=$((passed + ${ok:-0})) failed=$((failed + ${bad:-0}))
-  echo "firecracker, $name: ${ok:-0} passed, ${bad:-0} failed in $((SECONDS - began)) s (exit $code)"
+  passed=$((passed + total)) failed=$((failed + bad))
+  echo "firecracker, $name: $total passed, $bad failed in $((SECONDS - began)) s (exit $code)"
 }
+by_gtest() { local IFS=:; command=("$build/src/vmm_tests" "--gtest_filter=$*"); }
+by_pytest() { command=(tests/functional/run.sh "$@"); }
 
-[ $# -gt 0 ] || set -- drivers
+[ $# -gt 0 ] || set -- drivers lifecycle
 for name in "$@"; do
   case $name in
-    drivers) part drivers 300 "$build/src/vmm_tests" '--gtest_filter=All/*' ;;
-    lifecycle) part lifecycle 400 tests/functional/run.sh tests/functional/test_lifecycle.py ;;
+    drivers) part drivers 400 by_gtest 'All/*' ;;
+    lifecycle) part lifecycle 600 by_pytest tests/functional/test_lifecycle.py tests/functional/test_auto_pause.py ;;
+    faults) part faults 600 by_pytest tests/faults/test_kill.py::test_vmm_killed ;;
     *) echo "run.sh: no part $name" >&2; failed=$((failed + 1)) ;;
   esac
 done

@@ -22,7 +22,7 @@ std::string fault_of(const std::string& body) {
 
 }  // namespace
 
-Task<> ApiClient::exchange(std::string method, std::string target, std::string body) {
+Task<std::string> ApiClient::exchange(std::string method, std::string target, std::string body) {
   if (!place_) place_ = CO_TRY(sys::shorten(socket_path_));
   net::Endpoint endpoint;
   endpoint.unix_path = place_->path;
@@ -30,9 +30,9 @@ Task<> ApiClient::exchange(std::string method, std::string target, std::string b
   head.headers.set("Accept", "application/json");
   if (!body.empty()) head.headers.set("Content-Type", "application/json");
   auto response = CO_TRY(co_await http_.send(endpoint, std::move(head), std::move(body)));
-  const std::string answer = CO_TRY(co_await net::read_all(response.get(), kMaxMonitorMessageBytes));
+  std::string answer = CO_TRY(co_await net::read_all(response.get(), kMaxMonitorMessageBytes));
   const int status = response->head().status;
-  if (status >= 200 && status < 300) co_return Result<>{};
+  if (status >= 200 && status < 300) co_return answer;
   co_return fail(Code::kInternal,
                  fmt::format("Firecracker refused {} {} ({}): {}", method, target, status, fault_of(answer)));
 }
@@ -41,14 +41,26 @@ Task<> ApiClient::request(std::string method, std::string target, boost::json::o
                           Milliseconds limit) {
   const std::string what = fmt::format("Firecracker {} {}", method, target);
   const std::string text = body.empty() ? "" : boost::json::serialize(body);
-  co_return co_await async::with_timeout(exchange(std::move(method), std::move(target), text), limit, what);
+  CO_TRY(co_await async::with_timeout(exchange(std::move(method), std::move(target), text), limit, what));
+  co_return Result<>{};
+}
+
+Task<boost::json::object> ApiClient::get(std::string target, Milliseconds limit) {
+  const std::string what = "Firecracker GET " + target;
+  const std::string text =
+      CO_TRY(co_await async::with_timeout(exchange("GET", std::move(target), ""), limit, what));
+  boost::system::error_code ec;
+  auto value = boost::json::parse(text, ec);
+  if (ec || !value.is_object()) co_return fail(Code::kInternal, what + ": not a JSON object");
+  co_return std::move(value.get_object());
 }
 
 Task<> ApiClient::wait_ready(Milliseconds limit) {
   const auto poll = [](ApiClient* self) -> Task<> {
     while (true) {
-      const Result<> answered = co_await self->exchange("GET", "/version", "");
-      if (answered || answered.error().code() != Code::kUnavailable) co_return answered;
+      const auto answered = co_await self->exchange("GET", "/version", "");
+      if (answered) co_return Result<>{};
+      if (answered.error().code() != Code::kUnavailable) co_return fail(answered.error());
       CO_TRY(co_await async::sleep_for(kReadyPoll));
     }
   };

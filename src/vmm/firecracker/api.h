@@ -17,11 +17,13 @@ class ApiClient {
 
   // kInternal with Firecracker's own words when it refuses; kUnavailable when it cannot be reached.
   Task<> request(std::string method, std::string target, boost::json::object body, Milliseconds limit);
+  // The object that GET of `target` answers.
+  Task<boost::json::object> get(std::string target, Milliseconds limit);
   // Waits until it answers.
   Task<> wait_ready(Milliseconds limit);
 
  private:
-  Task<> exchange(std::string method, std::string target, std::string body);
+  Task<std::string> exchange(std::string method, std::string target, std::string body);
 
   net::HttpClient http_;
   std::string socket_path_;

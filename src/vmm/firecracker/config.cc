@@ -22,6 +22,8 @@ constexpr const char* kBaseDrive = "base";
 constexpr const char* kOverlayDrive = "overlay";
 constexpr const char* kInterface = "eth0";
 
+// What we read of the statistics, the size, is up to date without; but only with an interval are they there.
+constexpr int kBalloonStatsSec = 3600;
 constexpr int kRefillMs = 1000;
 
 // A bucket that holds a second's worth; one of size 0 is no limit.
@@ -109,18 +111,21 @@ std::string kernel_args(const VmSpec& spec) {
 }
 
 json::object machine_config(const VmSpec& spec) {
-  json::object config{{"machine-config",
-                       {{"vcpu_count", spec.shape.vcpus},
-                        {"mem_size_mib", spec.shape.memory_mib},
-                        {"smt", false},
-                        {"track_dirty_pages", true}}},
-                      {"boot-source",
-                       {{"kernel_image_path", spec.kernel},
-                        {"initrd_path", spec.initramfs},
-                        {"boot_args", kernel_args(spec)}}},
-                      {"drives", json::array{drive(kBaseDrive, spec.base, spec.limits),
-                                             drive(kOverlayDrive, spec.overlay, spec.limits)}},
-                      {"entropy", json::object{}}};
+  json::object config{
+      {"machine-config",
+       {{"vcpu_count", spec.shape.vcpus},
+        {"mem_size_mib", spec.shape.memory_mib},
+        {"smt", false},
+        {"track_dirty_pages", true}}},
+      {"boot-source",
+       {{"kernel_image_path", spec.kernel},
+        {"initrd_path", spec.initramfs},
+        {"boot_args", kernel_args(spec)}}},
+      {"drives", json::array{drive(kBaseDrive, spec.base, spec.limits),
+                             drive(kOverlayDrive, spec.overlay, spec.limits)}},
+      {"balloon",
+       {{"amount_mib", 0}, {"deflate_on_oom", true}, {"stats_polling_interval_s", kBalloonStatsSec}}},
+      {"entropy", json::object{}}};
   if (!spec.tap.empty()) {
     config["network-interfaces"] = json::array{{{"iface_id", kInterface},
                                                 {"host_dev_name", spec.tap},

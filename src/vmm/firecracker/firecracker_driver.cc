@@ -28,16 +28,6 @@ Result<Version> version_of(const std::string& binary) {
   return parse_version(*text);
 }
 
-// Above it lies the hole for devices, and the memory would be two mappings.
-constexpr int kMaxMemoryMib = 3072;
-
-Result<> check_memory(const VmSpec& spec) {
-  if (spec.shape.memory_mib <= kMaxMemoryMib) return {};
-  return fail(Error(Code::kInvalidArgument,
-                    fmt::format("memory must be at most {} MiB under Firecracker", kMaxMemoryMib))
-                  .with_field("memory_mb"));
-}
-
 }  // namespace
 
 FirecrackerDriver::FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer,
@@ -70,7 +60,6 @@ Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::boot(VmSpec spec) {
   CO_TRY(check_spec(spec));
-  CO_TRY(check_memory(spec));
   // Its memory is the process's own; there is no file to map.
   spec.memory_file.clear();
   co_return co_await start(std::move(spec), {});
@@ -78,7 +67,6 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::boot(VmSpec spec) {
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::load(VmSpec spec, SavedState from) {
   CO_TRY(check_spec(spec));
-  CO_TRY(check_memory(spec));
   CO_TRY(check_memory_file(spec));
   co_return co_await start(std::move(spec), std::move(from));
 }

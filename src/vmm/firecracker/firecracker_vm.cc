@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "sys/file.h"
-#include "vmm/firecracker/handover.h"
+#include "vmm/firecracker/memory_layout.h"
 #include "vmm/jail.h"
 #include "vmm/limits.h"
 
@@ -13,6 +13,10 @@ namespace {
 // What a save writes of the RAM, which the capture takes from the process itself.
 constexpr const char* kSavedMemory = "/saved-memory";
 constexpr const char* kPagerSocket = "/pager.sock";
+constexpr const char* kMappingsFile = "/memory-mappings.json";
+constexpr Milliseconds kBalloonPoll{5};
+// A balloon that has not grown for so long has all that the guest gives. The first step takes longest.
+constexpr Milliseconds kBalloonPatience{500};
 
 }  // namespace
 
@@ -52,11 +56,9 @@ Task<> FirecrackerVm::load_memory(Version version, SavedState from) {
 }
 
 Task<> FirecrackerVm::load_on_demand(Version version, SavedState from) {
-  const std::uint64_t size = static_cast<std::uint64_t>(spec_.shape.memory_mib) << 20;
-  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, size));
-  CO_TRY(co_await from.fill(::getpid(), image.region()));
-  PagerPlan plan{.first = CO_TRY(sys::private_pages(::getpid(), image.region().address, size)),
-                 .prefetch = std::move(from.prefetch)};
+  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, spec_.shape.memory_bytes()));
+  CO_TRY(co_await from.fill(image.memory()));
+  PagerPlan plan{.first = CO_TRY(sys::private_pages(image.memory())), .prefetch = std::move(from.prefetch)};
   const std::string path = jail_path(spec_) + kPagerSocket;
   const sys::Fd listener = CO_TRY(sys::listen_unix(path));
   CO_TRY(own(path, spec_));
@@ -67,7 +69,7 @@ Task<> FirecrackerVm::load_on_demand(Version version, SavedState from) {
                       std::optional<Result<Handover>>* out) -> Task<> {
     *out = co_await receive_handover(socket);
     if (!**out) co_return Result<>{};
-    auto pager = Pager::start(std::move((**out)->fault_fd), (**out)->ram, std::move(image), std::move(plan));
+    auto pager = self->start_pager(std::move(***out), std::move(image), std::move(plan));
     if (pager) self->pager_ = std::move(*pager);
     if (!pager) *out = std::unexpected(std::move(pager).error());
     co_return Result<>{};
@@ -87,14 +89,22 @@ Task<> FirecrackerVm::load_on_demand(Version version, SavedState from) {
   co_return co_await async::with_timeout(pager_->wait_filled(), kDiskCommandLimit, "filling the VM's memory");
 }
 
+Result<std::unique_ptr<Pager>> FirecrackerVm::start_pager(Handover handover, MemoryImage image,
+                                                          PagerPlan plan) {
+  auto ram = TRY(parse_mappings(handover.mappings, process().pid, spec_.shape.memory_bytes()));
+  // For the next agent: nobody but Firecracker can tell.
+  TRY(sys::write_file_atomic(spec_.run_dir + kMappingsFile, handover.mappings, 0600));
+  return Pager::start(std::move(handover.fault_fd), std::move(ram), std::move(image), std::move(plan));
+}
+
 Task<> FirecrackerVm::adopt_memory() {
   auto fault_fd = take_fault_fd(process().pid, process_.pidfd());
   if (!fault_fd && fault_fd.error().code() == Code::kNotFound) co_return Result<>{};
   if (!fault_fd) co_return std::unexpected(std::move(fault_fd).error());
   // What an earlier agent had to fill in was in place before the VM ran.
-  const RamRegion region = CO_TRY(co_await ram());
-  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, region.size));
-  pager_ = CO_TRY(Pager::start(std::move(*fault_fd), region, std::move(image), {}));
+  sys::ProcessMemory memory = CO_TRY(co_await ram());
+  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, memory.size()));
+  pager_ = CO_TRY(Pager::start(std::move(*fault_fd), std::move(memory), std::move(image), {}));
   co_return Result<>{};
 }
 
@@ -108,7 +118,35 @@ Task<> FirecrackerVm::pause() {
   co_return co_await command("PUT", "/actions", {{"action_type", "FlushMetrics"}}, kCommandLimit);
 }
 
-Task<> FirecrackerVm::resume() { return set_state("Resumed"); }
+Task<> FirecrackerVm::resume() {
+  CO_TRY(co_await set_balloon(0));
+  co_return co_await set_state("Resumed");
+}
+
+Task<> FirecrackerVm::set_balloon(int mib) {
+  co_return co_await command("PATCH", "/balloon", {{"amount_mib", mib}}, kCommandLimit);
+}
+
+Task<int> FirecrackerVm::reclaim(int mib, Milliseconds limit) {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  CO_TRY(co_await set_balloon(mib));
+  int size = 0;
+  auto grown = std::chrono::steady_clock::now();
+  while (size < mib && std::chrono::steady_clock::now() < std::min(deadline, grown + kBalloonPatience)) {
+    CO_TRY(co_await async::sleep_for(kBalloonPoll));
+    const int before = std::exchange(size, CO_TRY(co_await balloon_size()));
+    if (size != before) grown = std::chrono::steady_clock::now();
+  }
+  co_return size;
+}
+
+Task<int> FirecrackerVm::balloon_size() {
+  const auto statistics = CO_TRY(co_await api_.get("/balloon/statistics", kCommandLimit));
+  const auto* actual = statistics.if_contains("actual_mib");
+  if (actual == nullptr || !actual->is_int64())
+    co_return fail(Code::kInternal, "Firecracker tells no balloon");
+  co_return static_cast<int>(actual->get_int64());
+}
 
 Task<> FirecrackerVm::save_device_state(std::string path) {
   if (sys::exists(path)) co_return fail(Code::kAlreadyExists, path + " exists already");
@@ -122,13 +160,17 @@ Task<> FirecrackerVm::save_device_state(std::string path) {
   co_return take_output(jail, kJailSaved, path);
 }
 
-// A VM that was booted here has its memory from nowhere, one that was loaded from the memory file.
-Task<RamRegion> FirecrackerVm::ram() {
-  const auto of_file = process_.ram(spec_.shape.memory_mib, RamKind::kFile);
-  if (of_file) co_return of_file;
-  RamRegion ram = CO_TRY(process_.ram(spec_.shape.memory_mib, RamKind::kAnonymous));
-  ram.own_when_read = pager_ != nullptr;
-  co_return ram;
+Task<sys::ProcessMemory> FirecrackerVm::ram() {
+  const pid_t pid = process().pid;
+  const std::uint64_t size = spec_.shape.memory_bytes();
+  const std::string told = spec_.run_dir + kMappingsFile;
+  if (sys::exists(told))
+    co_return parse_mappings(CO_TRY(sys::read_file(told, kMaxMonitorMessageBytes)), pid, size);
+  const std::string maps = CO_TRY(process_.maps());
+  auto mapped = find_mapped(maps, pid, size);
+  if (mapped || mapped.error().code() != Code::kNotFound) co_return mapped;
+  co_return find_booted(maps, pid, size,
+                        [pid](std::uint64_t address) { return has_root_pointer(pid, address); });
 }
 
 std::vector<sys::PageRun> FirecrackerVm::working_set() const {

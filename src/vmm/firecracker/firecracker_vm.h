@@ -4,6 +4,7 @@
 
 #include "vmm/firecracker/api.h"
 #include "vmm/firecracker/config.h"
+#include "vmm/firecracker/handover.h"
 #include "vmm/firecracker/metrics.h"
 #include "vmm/pager.h"
 #include "vmm/vm_process.h"
@@ -30,8 +31,11 @@ class FirecrackerVm final : public Vm {
   Task<> pause() override;
   Task<> resume() override;
   Task<> save_device_state(std::string path) override;
-  Task<RamRegion> ram() override;
+  Task<sys::ProcessMemory> ram() override;
+  bool loaded_on_demand() const override { return pager_ != nullptr; }
   std::vector<sys::PageRun> working_set() const override;
+  bool can_reclaim() const override { return true; }
+  Task<int> reclaim(int mib, Milliseconds limit) override;
   Task<> kill() override { return process_.kill(); }
   Task<> wait_exit() override { return process_.wait_exit(); }
   bool alive() const override { return process_.alive(); }
@@ -40,8 +44,13 @@ class FirecrackerVm final : public Vm {
  private:
   Task<> command(std::string method, std::string target, boost::json::object body, Milliseconds limit);
   Task<> set_state(std::string state);
+  Task<> set_balloon(int mib);
+  Task<int> balloon_size();
+
   Task<> load_memory(Version version, SavedState from);
   Task<> load_on_demand(Version version, SavedState from);
+
+  Result<std::unique_ptr<Pager>> start_pager(Handover handover, MemoryImage image, PagerPlan plan);
 
   VmSpec spec_;
   VmProcess process_;

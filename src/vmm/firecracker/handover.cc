@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <boost/json.hpp>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -42,29 +41,7 @@ Result<Message> receive_message(int socket) {
   return message;
 }
 
-std::uint64_t number_in(const boost::json::object& object, std::string_view name) {
-  const auto* value = object.if_contains(name);
-  if (value == nullptr) return 0;
-  if (value->is_uint64()) return value->get_uint64();
-  return value->is_int64() && value->get_int64() > 0 ? static_cast<std::uint64_t>(value->get_int64()) : 0;
-}
-
 }  // namespace
-
-Result<RamRegion> parse_mappings(std::string_view text) {
-  boost::system::error_code ec;
-  const auto value = boost::json::parse(text, ec);
-  if (ec || !value.is_array() || value.get_array().size() != 1 || !value.get_array()[0].is_object()) {
-    return fail(Code::kInternal, "Firecracker described its memory in another way than expected");
-  }
-  const auto& mapping = value.get_array()[0].get_object();
-  const RamRegion ram{.address = number_in(mapping, "base_host_virt_addr"),
-                      .size = number_in(mapping, "size")};
-  if (ram.address == 0 || ram.size == 0 || number_in(mapping, "offset") != 0) {
-    return fail(Code::kInternal, "Firecracker's memory lies nowhere");
-  }
-  return ram;
-}
 
 Task<Handover> receive_handover(int socket) {
   CO_TRY(co_await sys::wait_readable(socket));
@@ -72,8 +49,7 @@ Task<Handover> receive_handover(int socket) {
   if (!peer) co_return fail_errno("accept Firecracker");
   CO_TRY(co_await sys::wait_readable(peer.get()));
   Message message = CO_TRY(receive_message(peer.get()));
-  const RamRegion ram = CO_TRY(parse_mappings(message.text));
-  co_return Handover{.fault_fd = std::move(message.fd), .ram = ram};
+  co_return Handover{.fault_fd = std::move(message.fd), .mappings = std::move(message.text)};
 }
 
 }  // namespace wrenn::vmm::firecracker

@@ -52,7 +52,7 @@ Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
   const bool unnamed = spec.memory_file.empty();
   if (unnamed) spec.memory_file = spec.run_dir + "/ram";
   CO_TRY(check_spec(spec));
-  CO_TRY(make_memory_file(spec.memory_file, static_cast<std::uint64_t>(spec.shape.memory_mib) << 20));
+  CO_TRY(make_memory_file(spec.memory_file, spec.shape.memory_bytes()));
   const std::string path = spec.memory_file;
   auto vm = co_await start(std::move(spec), Start::kBoot, {});
   if (unnamed) CO_TRY(sys::remove_file(path));

@@ -38,8 +38,8 @@ Task<std::string> QemuVm::status() {
 
 Task<> QemuVm::load_state(FillMemory fill) {
   if (fill) {
-    const RamRegion region = CO_TRY(co_await ram());
-    CO_TRY(co_await fill(process().pid, region));
+    sys::ProcessMemory memory = CO_TRY(co_await ram());
+    CO_TRY(co_await fill(std::move(memory)));
   }
   CO_TRY(co_await command("migrate-incoming", {{"uri", fmt::format("fd:{}", kStateFd)}}, kCommandLimit));
   // QEMU answers from the loop that also loads, so this is rarely asked twice.
@@ -72,7 +72,13 @@ Task<> QemuVm::save_device_state(std::string path) {
   co_return Result<>{};
 }
 
-Task<RamRegion> QemuVm::ram() { co_return process_.ram(spec_.shape.memory_mib, RamKind::kFile); }
+Task<sys::ProcessMemory> QemuVm::ram() {
+  co_return find_ram(CO_TRY(process_.maps()), process().pid, spec_.shape.memory_bytes());
+}
+
+Task<int> QemuVm::reclaim(int /*mib*/, Milliseconds /*limit*/) {
+  co_return fail(Code::kUnimplemented, "QEMU takes no memory from its guests");
+}
 
 Task<> QemuVm::kill() {
   CO_TRY(co_await process_.kill());

@@ -27,7 +27,9 @@ class QemuVm final : public Vm {
   Task<> pause() override;
   Task<> resume() override;
   Task<> save_device_state(std::string path) override;
-  Task<RamRegion> ram() override;
+  Task<sys::ProcessMemory> ram() override;
+  // Its balloon would punch holes into the memory file, which other VMs map.
+  Task<int> reclaim(int mib, Milliseconds limit) override;
   Task<> kill() override;
   Task<> wait_exit() override;
   bool alive() const override { return process_.alive(); }

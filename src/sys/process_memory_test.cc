@@ -1,0 +1,80 @@
+#include "sys/process_memory.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sys/file.h"
+
+namespace wrenn::sys {
+namespace {
+
+// The kernel hands regions over in batches of its own and of the caller's; neither may show.
+TEST(ProcessMemory, EveryOfManyRunsIsFoundOnceAndInOrder) {
+  const auto folder = TempDir::make();
+  for (const std::uint64_t wanted : {511, 512, 513, 700, 1500, 4095, 4096, 4097, 9000}) {
+    const std::uint64_t bytes = 2 * wanted * kPageBytes;
+    const auto file = open_file(folder->path() + "/memory", O_RDWR | O_CREAT | O_TRUNC);
+    ASSERT_EQ(::ftruncate(file->get(), static_cast<off_t>(bytes)), 0);
+    auto* base = static_cast<char*>(
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file->get(), 0));
+    ASSERT_NE(base, MAP_FAILED);
+    for (std::uint64_t run = 0; run < wanted; ++run) base[2 * run * kPageBytes] = 'X';
+    const auto runs = private_pages(own_memory(base, bytes));
+    ASSERT_TRUE(runs) << runs.error().to_string();
+    ASSERT_EQ(runs->size(), wanted);
+    for (std::uint64_t run = 0; run < wanted; ++run) {
+      ASSERT_EQ((*runs)[run].first, 2 * run);
+      ASSERT_EQ((*runs)[run].count, 1U);
+    }
+    ::munmap(base, bytes);
+  }
+}
+
+TEST(ProcessMemory, PagesThatWereOnlyReadAreNobodysOwn) {
+  constexpr std::uint64_t kBytes = 8 * kPageBytes;
+  auto* base = static_cast<volatile char*>(
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  EXPECT_EQ(base[2 * kPageBytes], 0);
+  base[5 * kPageBytes] = 0;
+  const auto runs = private_pages(own_memory(const_cast<const char*>(base), kBytes));
+  ASSERT_TRUE(runs);
+  ASSERT_EQ(runs->size(), 1U);
+  EXPECT_EQ((*runs)[0].first, 5U);
+  EXPECT_EQ((*runs)[0].count, 1U);
+  ::munmap(const_cast<char*>(base), kBytes);
+}
+
+// Two parts, the second at the lower address, as a VM's memory around the hole for its devices.
+TEST(ProcessMemory, PartsAreOneRange) {
+  constexpr std::uint64_t kPart = 4 * kPageBytes;
+  auto* base = static_cast<char*>(
+      ::mmap(nullptr, 2 * kPart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(base, MAP_FAILED);
+  const auto address = reinterpret_cast<std::uint64_t>(base);
+  const ProcessMemory memory{.pid = ::getpid(),
+                             .parts = {{.offset = 0, .size = kPart, .address = address + kPart},
+                                       {.offset = kPart, .size = kPart, .address = address}}};
+  const auto access = MemoryAccess::open(memory, O_RDWR);
+  ASSERT_TRUE(access);
+  const std::string text = std::string(kPageBytes, 'a') + std::string(kPageBytes, 'b');
+  ASSERT_TRUE(access->write(text, kPart - kPageBytes)) << "across the parts' border";
+  EXPECT_EQ(base[2 * kPart - 1], 'a');
+  EXPECT_EQ(base[0], 'b');
+  std::string back(text.size(), '\0');
+  ASSERT_TRUE(access->read(back.data(), back.size(), kPart - kPageBytes));
+  EXPECT_EQ(back, text);
+  const auto runs = private_pages(memory);
+  ASSERT_TRUE(runs);
+  ASSERT_EQ(runs->size(), 1U);
+  EXPECT_EQ((*runs)[0].first, 3U);
+  EXPECT_EQ((*runs)[0].count, 2U);
+  EXPECT_FALSE(access->read(back.data(), 1, 2 * kPart));
+  EXPECT_FALSE(access->write("x", 2 * kPart));
+  EXPECT_FALSE(access->write("xx", ~std::uint64_t{0}));
+  ::munmap(base, 2 * kPart);
+}
+
+}  // namespace
+}  // namespace wrenn::sys

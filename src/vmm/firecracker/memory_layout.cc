@@ -1,0 +1,141 @@
+#include "vmm/firecracker/memory_layout.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/json.hpp>
+#include <map>
+
+#include "sys/file.h"
+#include "vmm/proc.h"
+
+namespace wrenn::vmm::firecracker {
+namespace {
+
+constexpr std::uint64_t kMiB = 1024 * 1024;
+// Where the hole begins: up to Firecracker 1.12, and since.
+constexpr std::array<std::uint64_t, 2> kHoles = {3328 * kMiB, 3072 * kMiB};
+constexpr std::uint64_t kRootPointer = 0xe'0000;
+constexpr std::string_view kSignature = "RSD PTR ";
+
+sys::ProcessMemory whole(pid_t pid, std::uint64_t address, std::uint64_t size) {
+  return {.pid = pid, .parts = {{.offset = 0, .size = size, .address = address}}};
+}
+
+sys::ProcessMemory split(pid_t pid, std::uint64_t low, std::uint64_t high, std::uint64_t hole,
+                         std::uint64_t size) {
+  return {.pid = pid,
+          .parts = {{.offset = 0, .size = hole, .address = low},
+                    {.offset = hole, .size = size - hole, .address = high}}};
+}
+
+std::uint64_t number_in(const boost::json::object& object, std::string_view name) {
+  const auto* value = object.if_contains(name);
+  if (value == nullptr) return 0;
+  if (value->is_uint64()) return value->get_uint64();
+  return value->is_int64() && value->get_int64() > 0 ? static_cast<std::uint64_t>(value->get_int64()) : 0;
+}
+
+}  // namespace
+
+Result<sys::ProcessMemory> parse_mappings(std::string_view text, pid_t pid, std::uint64_t size) {
+  const auto malformed = [] {
+    return fail(Code::kInternal, "Firecracker described its memory in an unknown way");
+  };
+  boost::system::error_code ec;
+  const auto value = boost::json::parse(text, ec);
+  if (ec || !value.is_array()) return malformed();
+  sys::ProcessMemory memory{.pid = pid, .parts = {}};
+  for (const auto& each : value.get_array()) {
+    if (!each.is_object()) return malformed();
+    const auto& mapping = each.get_object();
+    const sys::MemoryPart part{.offset = number_in(mapping, "offset"),
+                               .size = number_in(mapping, "size"),
+                               .address = number_in(mapping, "base_host_virt_addr")};
+    const bool fits = part.offset == memory.size() && part.size > 0 && part.size <= size - memory.size();
+    if (!fits || part.address == 0 || part.size % sys::kPageBytes != 0 || part.address % sys::kPageBytes != 0)
+      return malformed();
+    memory.parts.push_back(part);
+  }
+  if (memory.size() != size || size == 0) return malformed();
+  return memory;
+}
+
+Result<sys::ProcessMemory> find_mapped(std::string_view maps, pid_t pid, std::uint64_t size) {
+  struct File {
+    bool from_start = false;
+    std::map<std::uint64_t, std::uint64_t>
+        part_ends;  // address of offset 0 if it were mapped there: last offset
+    std::map<std::uint64_t, std::uint64_t> part_begins;
+  };
+  std::map<std::string, File> files;
+  for (const Mapping& mapping : private_mappings(maps)) {
+    if (mapping.file.empty()) continue;
+    File& file = files[mapping.file];
+    file.from_start |= mapping.offset == 0;
+    const std::uint64_t base = mapping.begin - mapping.offset;
+    file.part_begins.try_emplace(base, mapping.offset);
+    file.part_ends[base] = mapping.offset + (mapping.end - mapping.begin);
+  }
+  std::erase_if(files, [](const auto& entry) { return !entry.second.from_start; });
+  if (files.empty()) return fail(Code::kNotFound, "no file is mapped as the guest's memory");
+  const File& file = files.begin()->second;
+  const auto unclear = [] {
+    return fail(Code::kInternal, "it is unclear which mappings are the guest's memory");
+  };
+  if (files.size() != 1 || file.part_begins.size() > 2) return unclear();
+  const auto low = std::ranges::find_if(file.part_begins, [](const auto& part) { return part.second == 0; });
+  const std::uint64_t low_end = file.part_ends.at(low->first);
+  if (low_end > size) return unclear();
+  if (file.part_begins.size() == 1) return whole(pid, low->first, size);
+  const auto high =
+      std::ranges::find_if(file.part_begins, [&](const auto& part) { return part.first != low->first; });
+  if (file.part_ends.at(high->first) > size) return unclear();
+  for (const std::uint64_t hole : kHoles) {
+    if (hole < low_end || hole > high->second) continue;
+    return split(pid, low->first, high->first + hole, hole, size);
+  }
+  return unclear();
+}
+
+Result<sys::ProcessMemory> find_booted(std::string_view maps, pid_t pid, std::uint64_t size,
+                                       const std::function<bool(std::uint64_t)>& starts_at) {
+  std::vector<Mapping> anonymous;
+  for (const Mapping& mapping : private_mappings(maps)) {
+    if (mapping.file.empty()) anonymous.push_back(mapping);
+  }
+  std::vector<sys::ProcessMemory> found;
+  const auto consider = [&](std::uint64_t low, std::uint64_t high, std::uint64_t hole) {
+    if (starts_at(low))
+      found.push_back(hole == size ? whole(pid, low, size) : split(pid, low, high, hole, size));
+  };
+  for (const Mapping& one : anonymous) {
+    if (one.end - one.begin == size) consider(one.begin, 0, size);
+  }
+  for (const std::uint64_t hole : kHoles) {
+    if (hole >= size || !found.empty()) continue;
+    for (const Mapping& one : anonymous) {
+      // Neighbours of the kernel's choosing are one mapping, the part made first on top.
+      if (one.end - one.begin == size) consider(one.begin + (size - hole), one.begin, hole);
+      if (one.end - one.begin != hole) continue;
+      for (const Mapping& other : anonymous) {
+        if (other.begin != one.begin && other.end - other.begin == size - hole)
+          consider(one.begin, other.begin, hole);
+      }
+    }
+  }
+  if (found.size() == 1) return found.front();
+  return fail(Code::kInternal,
+              fmt::format("{} mappings look like the guest's memory of {} bytes", found.size(), size));
+}
+
+bool has_root_pointer(pid_t pid, std::uint64_t address) {
+  const auto memory = sys::open_file(fmt::format("/proc/{}/mem", pid), O_RDONLY);
+  std::array<char, kSignature.size()> text{};
+  return memory && sys::pread_all(memory->get(), text.data(), text.size(), address + kRootPointer) &&
+         std::string_view(text.data(), text.size()) == kSignature;
+}
+
+}  // namespace wrenn::vmm::firecracker
