@@ -446,8 +446,7 @@ bool expected_descriptor(const std::string& target) {
          std::ranges::any_of(kKnown, [&](std::string_view known) { return target.starts_with(known); });
 }
 
-void audit(pid_t pid) {
-  const std::string folder = "/proc/" + std::to_string(pid);
+void audit_privileges(pid_t pid) {
   const std::string user = std::to_string(kUser);
   EXPECT_EQ(status_field(pid, "Uid"), user + "\t" + user + "\t" + user + "\t" + user);
   EXPECT_EQ(status_field(pid, "Gid"), user + "\t" + user + "\t" + user + "\t" + user);
@@ -457,10 +456,20 @@ void audit(pid_t pid) {
   }
   EXPECT_EQ(status_field(pid, "NoNewPrivs"), "1");
   EXPECT_THAT(status_field(pid, "NSpid"), testing::EndsWith("\t1")) << "no PID namespace of its own";
+  std::printf("audit of %s\n  user and group %s, capabilities %s, no_new_privs %s\n",
+              status_field(pid, "Name").c_str(), user.c_str(), status_field(pid, "CapEff").c_str(),
+              status_field(pid, "NoNewPrivs").c_str());
   // Every thread, not only the first.
-  for (const std::string& thread : sys::list_dir(folder + "/task").value_or(std::vector<std::string>{})) {
-    EXPECT_EQ(status_field(std::stoi(thread), "Seccomp"), "2") << "thread " << thread;
+  const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
+  for (const std::string& thread : sys::list_dir(tasks).value_or(std::vector<std::string>{})) {
+    const std::string mode = status_field(std::stoi(thread), "Seccomp");
+    EXPECT_EQ(mode, "2") << "thread " << thread;
+    std::printf("  thread: seccomp mode %s\n", mode.c_str());
   }
+}
+
+void audit_descriptors(pid_t pid) {
+  const std::string folder = "/proc/" + std::to_string(pid);
   for (const std::string& fd : sys::list_dir(folder + "/fd").value_or(std::vector<std::string>{})) {
     char target[256] = {};
     ASSERT_GT(::readlink((folder + "/fd/" + fd).c_str(), target, sizeof target - 1), 0);
@@ -474,16 +483,26 @@ void audit(pid_t pid) {
             ? -1
             : static_cast<int>(std::stoul(flags.substr(flags.find("flags:") + 6), nullptr, 8) & 3);
     if (shared) EXPECT_EQ(mode, O_RDONLY) << target << " is shared between VMs and open for writing";
+    std::printf("  descriptor: %s%s\n", target, mode == O_RDONLY ? ", to read" : "");
   }
-  // The jail itself and what is bound into it, read-only.
-  std::istringstream mounts(sys::read_file(folder + "/mountinfo").value_or(""));
+}
+
+// The jail itself and what is bound into it, read-only.
+void audit_mounts(pid_t pid) {
+  std::istringstream mounts(sys::read_file("/proc/" + std::to_string(pid) + "/mountinfo").value_or(""));
   for (std::string line; std::getline(mounts, line);) {
     std::istringstream words(line);
     std::string id, parent, device, root, point, options;
     words >> id >> parent >> device >> root >> point >> options;
-    if (point == "/") continue;
-    EXPECT_THAT(options, testing::StartsWith("ro,nosuid,nodev")) << line;
+    std::printf("  mount: %s (%s)\n", point.c_str(), options.c_str());
+    if (point != "/") EXPECT_THAT(options, testing::StartsWith("ro,nosuid,nodev")) << line;
   }
+}
+
+void audit(pid_t pid) {
+  audit_privileges(pid);
+  audit_descriptors(pid);
+  audit_mounts(pid);
 }
 
 Task<> DriverNeedsRoot::jail() {

@@ -115,7 +115,7 @@ Error VmProcess::exit_error() {
 }
 
 // The connection may break a moment before the process is gone; killing it settles both.
-Task<> VmProcess::give_up(Error why, std::string_view monitor) {
+Task<> VmProcess::give_up(Error why, std::string monitor) {
   CO_TRY(co_await async::shielded(kill()));
   if (why.code() == Code::kCanceled) co_return fail(std::move(why));
   const std::string tail = log_tail();

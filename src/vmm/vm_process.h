@@ -34,7 +34,7 @@ class VmProcess {
   // The end of what it said.
   std::string log_tail() const;
   // Ends a VM that did not come up. Never ok: `why`, with the end of what `monitor` said.
-  Task<> give_up(Error why, std::string_view monitor);
+  Task<> give_up(Error why, std::string monitor);
   // What a connection to an adopted VM came to: kNotFound when the VM went meanwhile.
   Result<> check_adopted(Result<> connected) const;
 

@@ -115,8 +115,8 @@ Task<> FirecrackerVm::set_state(std::string state) {
 
 Task<> FirecrackerVm::pause() {
   CO_TRY(co_await set_state("Paused"));
-  // For the last stats() of this life. A FIFO that nobody has emptied for long takes no more; that is no reason
-  // not to pause.
+  // For the last stats() of this life. A FIFO that nobody has emptied for long takes no more; that is no
+  // reason not to pause.
   metrics_.drain();
   const auto told = co_await command("PUT", "/actions", {{"action_type", "FlushMetrics"}}, kCommandLimit);
   if (!told) log::debug("{}: {}", spec_.id, told.error().to_string());

@@ -10,7 +10,7 @@ namespace wrenn::vmm::qemu {
 namespace {
 
 // Translated guest code kept, for emulation. Bigger saves little time and costs host memory per sandbox.
-constexpr int kTranslationCacheMib = 32;
+constexpr int kTranslationCacheMib = 23;
 
 // QEMU splits options at commas; a comma inside a value is doubled.
 std::string quoted(const std::string& value) {

@@ -15,7 +15,7 @@ extern "C" const char wrenn_preload_end[];
 
 namespace wrenn::vmm::qemu {
 
-std::string_view read_only_memory_library() {
+std::string_view preload_library() {
   return {wrenn_preload_begin, static_cast<std::size_t>(wrenn_preload_end - wrenn_preload_begin)};
 }
 

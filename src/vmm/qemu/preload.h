@@ -5,6 +5,6 @@
 namespace wrenn::vmm::qemu {
 
 // The shared library of preload/, as bytes.
-std::string_view read_only_memory_library();
+std::string_view preload_library();
 
 }  // namespace wrenn::vmm::qemu

@@ -42,9 +42,9 @@ Result<std::shared_ptr<QemuDriver>> QemuDriver::make(asio::any_io_executor execu
   shape.cpu_model = cpu_model(accel);
   shape.accel = std::move(accel);
   shape.version = std::move(version);
-  const std::string preload = lent_dir + "/read-only-memory.so";
+  const std::string preload = lent_dir + "/qemu-preload.so";
   TRY(sys::mkdirs(lent_dir, 0755));
-  TRY(sys::write_file_atomic(preload, read_only_memory_library(), 0644));
+  TRY(sys::write_file_atomic(preload, preload_library(), 0644));
   return std::shared_ptr<QemuDriver>(new QemuDriver(std::move(executor), std::move(shape), preload));
 }
 
@@ -95,8 +95,11 @@ Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::s
   process.jail = TRY(make_jail(spec, how));
   const sys::Fd listener = TRY(sys::listen_unix(qmp_path(spec)));
   process.argv = command_line(spec_in_jail(spec), how, tsc_khz);
-  // One malloc arena: QEMU's threads would otherwise keep one each.
-  process.env = {"PATH=/usr/bin", "LC_ALL=C", "MALLOC_ARENA_MAX=1", std::string("LD_PRELOAD=") + kPreload};
+  // One malloc arena: QEMU's threads would otherwise keep one each. What a start leaves free goes back at
+  // once.
+  process.env = {"PATH=/usr/bin",      "LC_ALL=C",
+                 "MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=65536",
+                 "MALLOC_TOP_PAD_=0",  std::string("LD_PRELOAD=") + kPreload};
   process.extra_fds.emplace_back(listener.get(), kQmpListenFd);
   sys::Fd state;
   if (how == Start::kLoad) {

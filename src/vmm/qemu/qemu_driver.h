@@ -30,7 +30,7 @@ class QemuDriver final : public Driver {
 
   asio::any_io_executor executor_;
   Shape shape_;
-  std::string preload_;  // path of read_only_memory_library()
+  std::string preload_;  // path of preload_library()
   TscClock tsc_;
 };
 
