@@ -2,7 +2,6 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "sys/process.h"
 #include "vmm/proc.h"
