@@ -29,10 +29,11 @@ failed_tests() {
 
 # part NAME SECONDS RUN TEST...: RUN is a function that turns tests into `command`.
 part() {
-  local name=$1 limit=$2 run=$3 began=$SECONDS log=$results/$1.log total=0 ok bad code try
+  local name=$1 limit=$2 run=$3 began=$SECONDS log total=0 ok bad code try
   shift 3
   local tests=("$@") left
   for try in 1 2 3; do
+    log=$results/$name-$try.log
     "$run" "${tests[@]}"
     tests/kvmlab/kvmlab run --timeout "$limit" --results "$results/$name" --env AGENT_DRIVER=firecracker \
       --env WRENN_VMM_DRIVERS=firecracker --env "WRENN_BUILDS=$builds" -- "${command[@]}" >"$log" 2>&1
@@ -40,8 +41,9 @@ part() {
     ok=$(count 's/^([0-9]+) passed, [0-9]+ failed$/\1/p; s/^\[  PASSED  \] ([0-9]+) tests?\.$/\1/p')
     bad=$(count 's/^[0-9]+ passed, ([0-9]+) failed$/\1/p; s/^ *([0-9]+) FAILED TESTS?$/\1/p')
     mapfile -t left < <(failed_tests)
-    # A machine that died told nothing that counts.
-    [ $code -ne 0 ] && [ ${#left[@]} -eq 0 ] && ok=0
+    # Of a run that did not come to its summary nothing counts: all of it is repeated.
+    [ -n "$ok$bad" ] || left=()
+    [ $code -eq 0 ] || [ ${#left[@]} -gt 0 ] || ok=0
     total=$((total + ${ok:-0}))
     [ $code -ne 0 ] || break
     echo "firecracker, $name: not passed after $((SECONDS - began)) s (exit $code, machine $try of 3): ${left[*]}"
