@@ -44,8 +44,8 @@ test-conformance: build ## the Connect conformance suite only
 test-functional: build guest ## tests on real VMs only
 	@scripts/run-tests.py --build $(BUILD) functional
 
-test-firecracker: build guest ## Firecracker in the KVM lab: drivers and the life of sandboxes
-	@tests/kvmlab/run.sh drivers lifecycle
+test-firecracker: build guest ## Firecracker in the KVM lab: drivers, the life of sandboxes, kills
+	@tests/kvmlab/run.sh drivers lifecycle faults
 
 test-asan: guest ## unit and functional tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/sanitize.sh address

@@ -29,20 +29,35 @@ def overhead_mib(pid, ram_mib=512):
 
 
 def burst(system, count):
-    """`count` sandboxes paused, then all resumed at once; all run beside each other before they go."""
-    rest = Rest(system)
-    ids = [rest.create() for _ in range(count)]
-    for sandbox_id in ids:
-        rest.pause(sandbox_id)
+    """`count` sandboxes paused, then all resumed at once; all run beside each other before they go. Those that the lab's
+    emulation ended are counted and replaced."""
+    rest, ids, lost = Rest(system), [], []
+    while len(ids) < count:
+        try:
+            sandbox_id = rest.create()
+            rest.pause(sandbox_id)
+            ids.append(sandbox_id)
+        except RuntimeError as failure:
+            lost.append(str(failure))
+            if len(lost) > count:
+                raise
     waiting = list(ids)
 
     def make_worker():
         own = Rest(system)
-        return lambda: {"resume": timed(own.resume, waiting.pop())[0]}
+
+        def resume():
+            try:
+                return {"resume": timed(own.resume, waiting.pop())[0]}
+            except RuntimeError as failure:
+                lost.append(str(failure))
+                return None
+        return resume
 
     began = time.monotonic()
-    out = summary(in_parallel(count, count, make_worker))
+    out = summary([sample for sample in in_parallel(count, count, make_worker) if sample])
     out["all_resumed_ms"] = round((time.monotonic() - began) * 1000)
+    out["lost"] = lost
     time.sleep(5)
     monitors = [pid for pids in leaks.vm_processes().values() for pid in pids]
     out["private_mib"] = round(statistics.median(map(private_mib, monitors)), 1)
@@ -87,7 +102,7 @@ def main():
         each = found[driver]["burst"]
         print(f"{driver}: {options.parallel} resumed at once in {each['all_resumed_ms']} ms (each p50 {each['resume']['p50']}, "
               f"p99 {each['resume']['p99']}), private memory of a VMM {each['private_mib']} MiB, of which beside the guest's "
-              f"{each['overhead_mib']} MiB")
+              f"{each['overhead_mib']} MiB; lost {len(each['lost'])}")
 
 
 if __name__ == "__main__":
