@@ -21,7 +21,7 @@ SUITES = {
     "unit": (None, 900),
     "conformance": ("tests/conformance/run.sh", 1200),
     "functional": ("tests/functional/run.sh", 2400),
-    "firecracker": ("tests/kvmlab/run.sh", 1200),
+    "firecracker": ("tests/kvmlab/run.sh", 1800),
 }
 COUNT = re.compile(r"^\s*(\d+) passed, (\d+) failed")
 

@@ -64,8 +64,8 @@ by_pytest() { command=(tests/functional/run.sh "$@"); }
 [ $# -gt 0 ] || set -- drivers lifecycle
 for name in "$@"; do
   case $name in
-    drivers) part drivers 400 by_gtest 'All/*' ;;
-    lifecycle) part lifecycle 600 by_pytest tests/functional/test_lifecycle.py tests/functional/test_auto_pause.py ;;
+    drivers) part drivers 300 by_gtest 'All/*' ;;
+    lifecycle) part lifecycle 450 by_pytest tests/functional/test_lifecycle.py tests/functional/test_auto_pause.py ;;
     faults) part faults 600 by_pytest tests/faults/test_kill.py::test_vmm_killed ;;
     *) echo "run.sh: no part $name" >&2; failed=$((failed + 1)) ;;
   esac
