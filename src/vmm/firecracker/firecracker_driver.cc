@@ -94,15 +94,14 @@ Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
   VmProcess started = TRY(VmProcess::start(std::move(process)));
-  auto vm = std::make_shared<FirecrackerVm>(executor_, std::move(spec), std::move(started));
-  TRY(vm->open_metrics());
-  return vm;
+  return std::make_shared<FirecrackerVm>(executor_, std::move(spec), std::move(started));
 }
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, SavedState from) {
   CO_TRY(check_same_machine(spec.shape, shape_));
   auto vm = CO_TRY(spawn(std::move(spec), from.device_state));
-  auto ready = co_await vm->connect(kStartLimit);
+  auto ready = vm->open_metrics();
+  if (ready) ready = co_await vm->connect(kStartLimit);
   if (ready && !from.device_state.empty()) ready = co_await vm->load_state(version_, std::move(from));
   if (!ready) CO_TRY(co_await vm->give_up(std::move(ready).error()));
   co_return vm;
