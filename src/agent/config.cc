@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "base/bytes.h"
+#include "sandbox/limits.h"
 #include "sys/file.h"
 
 namespace wrenn::agent {
@@ -60,10 +61,9 @@ Result<std::string> secret_of(const Getenv& getenv, const std::string& wrenn_dir
 }
 
 Result<> read_limits(const Getenv& getenv, sandbox::Config* config) {
-  constexpr std::uint64_t kMiB = 1024 * 1024;
   constexpr int kMostMib = 4095;
   constexpr int kMostOps = 10'000'000;
-  const auto mib = [](int value) { return static_cast<std::uint64_t>(value) * kMiB; };
+  const auto mib = [](int value) { return static_cast<std::uint64_t>(value) * sandbox::kMiB; };
   vmm::DeviceLimits& limits = config->limits;
   limits.disk_bytes_per_sec = mib(TRY(int_of(getenv, "AGENT_DISK_MIB_PER_SEC", 512, 0, kMostMib)));
   limits.disk_ops_per_sec =

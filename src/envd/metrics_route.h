@@ -7,10 +7,10 @@
 
 namespace wrenn::envd {
 
-// Busy and total time of all CPUs since boot, in clock ticks.
 // MemFree of /proc/meminfo, bytes.
 Result<std::uint64_t> free_memory();
 
+// Busy and total time of all CPUs since boot, in clock ticks.
 struct CpuTimes {
   std::uint64_t busy = 0;
   std::uint64_t total = 0;

@@ -85,8 +85,8 @@ class GuestClient {
   // it succeeded.
   Task<> init(std::vector<std::pair<std::string, std::string>> envs, std::function<bool()> alive,
               Milliseconds limit);
-  // Writes dirty data to the disk and drops connections before a pause.
-  // Stops the guest's processes and writes its disks out. Answers its unused memory in bytes, 0: not told.
+  // Before a pause: stops the guest's processes and writes its disks out. Answers its unused memory in bytes,
+  // 0: not told.
   Task<std::uint64_t> quiesce(Milliseconds limit);
   // Forgets kept connections: the VM behind the address is gone.
   void drop_connections();

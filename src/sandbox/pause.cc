@@ -13,12 +13,8 @@ using model::HostStatus;
 
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4096;
-
 std::uint64_t bytes_of(const std::vector<snapshot::PageRun>& runs) {
-  std::uint64_t pages = 0;
-  for (const auto& run : runs) pages += run.count;
-  return pages * kPageBytes;
+  return sys::page_count(runs) * sys::kPageBytes;
 }
 
 struct CapturePlan {

@@ -74,8 +74,8 @@ Result<std::uint64_t> write_table(int fd, const Magic& magic, const std::vector<
   Header header{.magic = magic,
                 .version = kFormatVersion,
                 .page_bytes = static_cast<std::uint32_t>(kPageBytes),
-                .runs = runs.size()};
-  for (const PageRun& run : runs) header.pages += run.count;
+                .runs = runs.size(),
+                .pages = sys::page_count(runs)};
   // What could not be read back must not be written.
   TRY(check_table(header, runs, kMaxRamPages, path));
   TRY(sys::write_all(fd, {reinterpret_cast<const char*>(&header), sizeof header}));
@@ -196,9 +196,7 @@ Result<std::uint64_t> write_memory(const ProcessMemory& ram, const std::string& 
   TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t page) {
     return place_block(file.get(), block, page);
   }));
-  std::uint64_t pages = 0;
-  for (const PageRun& run : runs) pages += run.count;
-  return pages * kPageBytes;
+  return sys::page_count(runs) * kPageBytes;
 }
 
 Result<> copy_sparse(const std::string& from, const std::string& to) { return sys::copy_sparse(from, to); }

@@ -24,8 +24,8 @@ struct PageRegion {
 constexpr std::uint64_t kPageIsFile = 1U << 2U;
 constexpr std::uint64_t kPageIsPresent = 1U << 3U;
 constexpr std::uint64_t kPageIsSwapped = 1U << 4U;
-constexpr std::uint64_t kPageIsZero =
-    1U << 5U;  // the one page of zeros that is mapped where nothing was written
+// The one page of zeros, mapped where nothing was written.
+constexpr std::uint64_t kPageIsZero = 1U << 5U;
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
 // pagemap entry bits: Documentation/admin-guide/mm/pagemap.rst
 constexpr std::uint64_t kBitFile = 1ULL << 61U;
@@ -122,6 +122,12 @@ void append_pages(std::vector<PageRun>* runs, std::uint64_t first, std::uint64_t
   } else {
     runs->push_back({first, count});
   }
+}
+
+std::uint64_t page_count(const std::vector<PageRun>& runs) {
+  std::uint64_t pages = 0;
+  for (const PageRun& run : runs) pages += run.count;
+  return pages;
 }
 
 ProcessMemory own_memory(const void* base, std::uint64_t size) {

@@ -20,6 +20,7 @@ struct PageRun {
 };
 // Adds the next page, or pages, to the runs: one run as long as they follow each other.
 void append_pages(std::vector<PageRun>* runs, std::uint64_t first, std::uint64_t count = 1);
+std::uint64_t page_count(const std::vector<PageRun>& runs);
 
 // A part of a range of memory, as a process maps it. Whole pages.
 struct MemoryPart {

@@ -144,6 +144,23 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
     co_return vm;
   }
 
+  // Leaves `state` and `memory`.
+  Task<> capture_and_kill(std::shared_ptr<Vm> vm, std::string state) {
+    CO_TRY(co_await vm->pause());
+    CO_TRY(co_await vm->save_device_state(path(state)));
+    const auto ram = CO_TRY(co_await vm->ram());
+    CO_TRY(copy_ram(ram, path("memory")));
+    co_return co_await vm->kill();
+  }
+  // The captured VM, running on.
+  Task<std::shared_ptr<Vm>> load_captured(std::string console) {
+    VmSpec again = spec(console);
+    again.memory_file = path("memory");
+    auto loaded = CO_TRY(co_await load(again, path("state")));
+    CO_TRY(co_await loaded->resume());
+    co_return loaded;
+  }
+
   std::string path(const std::string& name) const { return dir_->path() + "/" + name; }
 
   VmSpec spec(const std::string& console) const {
@@ -280,11 +297,7 @@ Task<> write_pages(const SavedPages* saved, sys::ProcessMemory ram) {
 Task<> DriverNeedsRoot::load_and_fill() {
   auto vm = CO_TRY(co_await boot(spec("console1")));
   CO_TRY(co_await wait_for_tick(path("console1"), 2));
-  CO_TRY(co_await vm->pause());
-  CO_TRY(co_await vm->save_device_state(path("state0")));
-  const auto booted = CO_TRY(co_await vm->ram());
-  CO_TRY(copy_ram(booted, path("memory")));
-  CO_TRY(co_await vm->kill());
+  CO_TRY(co_await capture_and_kill(vm, "state0"));
 
   SavedPages saved;
   SavedState from;
@@ -409,15 +422,9 @@ Task<> DriverNeedsRoot::limit_disk() {
   CO_TRY(co_await vm->pause());
   const VmStats stats = CO_TRY(co_await vm->stats());
   EXPECT_EQ(stats.throttled > 0, slow.shape.driver == "firecracker");
-  CO_TRY(co_await vm->save_device_state(path("state")));
-  const auto ram = CO_TRY(co_await vm->ram());
-  CO_TRY(copy_ram(ram, path("memory")));
-  CO_TRY(co_await vm->kill());
+  CO_TRY(co_await capture_and_kill(vm, "state"));
 
-  VmSpec fast = spec("console2");
-  fast.memory_file = path("memory");
-  auto loaded = CO_TRY(co_await load(fast, path("state")));
-  CO_TRY(co_await loaded->resume());
+  const auto loaded = CO_TRY(co_await load_captured("console2"));
   CO_TRY(co_await wait_for_tick(path("console2"), 2));
   const double free = CO_TRY(co_await time_ticks(path("console2")));
   EXPECT_LT(free, limited / 2);
@@ -509,15 +516,8 @@ Task<> DriverNeedsRoot::jail() {
   auto vm = CO_TRY(co_await boot(spec("console1")));
   CO_TRY(co_await wait_for_tick(path("console1"), 1));
   audit(vm->process().pid);
-  CO_TRY(co_await vm->pause());
-  CO_TRY(co_await vm->save_device_state(path("state")));
-  const auto ram = CO_TRY(co_await vm->ram());
-  CO_TRY(copy_ram(ram, path("memory")));
-  CO_TRY(co_await vm->kill());
-  VmSpec again = spec("console2");
-  again.memory_file = path("memory");
-  auto loaded = CO_TRY(co_await load(again, path("state")));
-  CO_TRY(co_await loaded->resume());
+  CO_TRY(co_await capture_and_kill(vm, "state"));
+  const auto loaded = CO_TRY(co_await load_captured("console2"));
   CO_TRY(co_await wait_for_tick(path("console2"), 1));
   audit(loaded->process().pid);
   co_return co_await loaded->kill();

@@ -270,15 +270,15 @@ print(hashlib.sha256(block).hexdigest(), flush=True)
     def test_freed_memory_comes_back_and_firecracker_does_not_keep_it(self, api, system, make):
         """Twice, since a first life maps its memory from a file and a second is loaded on demand."""
         sandbox_id = make()
+        free_kib = lambda: int(api.shell(sandbox_id, "awk '/^MemFree/{print $2}' /proc/meminfo"))  # noqa: E731
         for life in range(2):
-            free_before = int(api.shell(sandbox_id, "awk '/^MemFree/{print $2}' /proc/meminfo"))
+            free_before = free_kib()
             api.shell(sandbox_id, "python3 -c 'import os; x = os.urandom(1 << 20) * 160'")
             api.pause(sandbox_id)
             if system.driver == "firecracker":
                 assert os.path.getsize(f"{system.snapshots}/{sandbox_id}/pages") < 100 << 20, f"life {life}"
             api.resume(sandbox_id)
-            wait.until(lambda: int(api.shell(sandbox_id, "awk '/^MemFree/{print $2}' /proc/meminfo")) >
-                       free_before - (48 << 10), 20, "the guest to have its memory again")
+            wait.until(lambda: free_kib() > free_before - (48 << 10), 20, "the guest to have its memory again")
             assert api.shell(sandbox_id, "python3 -c 'x = bytearray(160 << 20); print(sum(x[::4096]))'") == "0"
 
 

@@ -64,38 +64,35 @@ Result<sys::ProcessMemory> parse_mappings(std::string_view text, pid_t pid, std:
 }
 
 Result<sys::ProcessMemory> find_mapped(std::string_view maps, pid_t pid, std::uint64_t size) {
-  struct File {
-    bool from_start = false;
-    std::map<std::uint64_t, std::uint64_t>
-        part_ends;  // address of offset 0 if it were mapped there: last offset
-    std::map<std::uint64_t, std::uint64_t> part_begins;
+  struct Extent {
+    std::uint64_t begin, end;  // offsets in the file
   };
-  std::map<std::string, File> files;
+  // A file's parts, by the address that offset 0 would have if all of the file were mapped there.
+  std::map<std::string, std::map<std::uint64_t, Extent>> files;
   for (const Mapping& mapping : private_mappings(maps)) {
     if (mapping.file.empty()) continue;
-    File& file = files[mapping.file];
-    file.from_start |= mapping.offset == 0;
-    const std::uint64_t base = mapping.begin - mapping.offset;
-    file.part_begins.try_emplace(base, mapping.offset);
-    file.part_ends[base] = mapping.offset + (mapping.end - mapping.begin);
+    const std::uint64_t end = mapping.offset + (mapping.end - mapping.begin);
+    const auto [part, added] =
+        files[mapping.file].try_emplace(mapping.begin - mapping.offset, mapping.offset, end);
+    if (!added) part->second.end = end;
   }
-  std::erase_if(files, [](const auto& entry) { return !entry.second.from_start; });
+  const auto from_start = [](const auto& part) { return part.second.begin == 0; };
+  std::erase_if(files, [&](const auto& file) { return std::ranges::none_of(file.second, from_start); });
   if (files.empty()) return fail(Code::kNotFound, "no file is mapped as the guest's memory");
-  const File& file = files.begin()->second;
   const auto unclear = [] {
     return fail(Code::kInternal, "it is unclear which mappings are the guest's memory");
   };
-  if (files.size() != 1 || file.part_begins.size() > 2) return unclear();
-  const auto low = std::ranges::find_if(file.part_begins, [](const auto& part) { return part.second == 0; });
-  const std::uint64_t low_end = file.part_ends.at(low->first);
-  if (low_end > size) return unclear();
-  if (file.part_begins.size() == 1) return whole(pid, low->first, size);
-  const auto high =
-      std::ranges::find_if(file.part_begins, [&](const auto& part) { return part.first != low->first; });
-  if (file.part_ends.at(high->first) > size) return unclear();
+  auto parts = files.begin()->second;
+  const bool outside =
+      std::ranges::any_of(parts, [size](const auto& part) { return part.second.end > size; });
+  if (files.size() != 1 || parts.size() > 2 || outside) return unclear();
+  const auto low = *std::ranges::find_if(parts, from_start);
+  if (parts.size() == 1) return whole(pid, low.first, size);
+  parts.erase(low.first);
+  const auto high = *parts.begin();
   for (const std::uint64_t hole : kHoles) {
-    if (hole < low_end || hole > high->second) continue;
-    return split(pid, low->first, high->first + hole, hole, size);
+    if (low.second.end <= hole && hole <= high.second.begin)
+      return split(pid, low.first, high.first + hole, hole, size);
   }
   return unclear();
 }
