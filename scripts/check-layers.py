@@ -15,7 +15,7 @@ TABLE = {
     "store": ["model", "async"],
     "blob": ["net"],
     "image": ["sys"],
-    "vmm": ["sys", "net"],
+    "vmm": ["model", "sys", "net"],
     "snapshot": ["sys", "blob"],
     "host": ["sys"],
     "sandbox": ["model", "vmm", "host", "snapshot", "image", "connect"],

@@ -8,12 +8,13 @@
 #include "base/bytes.h"
 #include "cli/doctor_checks.h"
 #include "cli/doctor_parse.h"
+#include "model/version.h"
 #include "sys/file.h"
 
 namespace wrenn::cli {
 namespace {
 
-constexpr Version kPagemapScan{6, 7, 0};
+constexpr model::Version kPagemapScan{6, 7, 0};
 constexpr std::uint64_t kWantedMemoryMib = 2048;
 constexpr std::uint64_t kNeededMemoryMib = 512;
 
@@ -222,7 +223,7 @@ Finding judge_forwarding(const Text& value) {
 
 Finding judge_kernel(const Text& release) {
   const std::string shown = trimmed(release);
-  const auto version = parse_version(shown);
+  const auto version = model::parse_version(shown);
   if (!version) return kKernel.warn("version not known", kMountProc);
   if (*version < kPagemapScan) {
     return kKernel.warn(fmt::format("Linux {}: pauses read /proc/PID/pagemap instead", shown),

@@ -8,6 +8,8 @@
 namespace wrenn::cli {
 namespace {
 
+using model::Version;
+
 constexpr const char* kBare = "vendor_id : GenuineIntel\nflags : fpu vmx\nmicrocode : 0x42\n";
 constexpr const char* kVirtual = "vendor_id : AuthenticAMD\nflags : fpu hypervisor\nmicrocode : 0x1\n";
 constexpr const char* kNested = "flags : fpu svm hypervisor\n";
@@ -131,17 +133,6 @@ TEST(DoctorJudge, Qemu) {
   EXPECT_EQ(judge_qemu("").verdict, Verdict::kFail);
 }
 
-TEST(DoctorJudge, FirecrackerVersions) {
-  for (const Version& safe : {Version{1, 8, 0}, Version{1, 12, 1}, Version{1, 14, 4}, Version{1, 15, 1},
-                              Version{1, 16, 0}, Version{2, 0, 0}}) {
-    EXPECT_TRUE(is_safe_firecracker(safe)) << safe.text();
-  }
-  for (const Version& refused : {Version{0, 25, 0}, Version{1, 6, 9}, Version{1, 7, 1}, Version{1, 13, 0},
-                                 Version{1, 13, 9}, Version{1, 14, 3}, Version{1, 15, 0}}) {
-    EXPECT_FALSE(is_safe_firecracker(refused)) << refused.text();
-  }
-}
-
 TEST(DoctorJudge, Firecracker) {
   const auto verdict = [](const char* path, const char* printed, bool kvm, const char* chosen) {
     return judge_firecracker(path, printed, kvm, chosen).verdict;
@@ -157,12 +148,9 @@ TEST(DoctorJudge, Firecracker) {
 }
 
 TEST(DoctorJudge, Jailer) {
-  for (const char* broken : {"Jailer v1.13.0", "Jailer v1.13.1", "Jailer v1.14.0", "nothing"}) {
-    EXPECT_EQ(judge_jailer("/j", broken, std::nullopt, "").verdict, Verdict::kFail) << broken;
-  }
-  for (const char* whole : {"Jailer v1.13.2", "Jailer v1.14.1", "Jailer v1.15.0"}) {
-    EXPECT_EQ(judge_jailer("/j", whole, std::nullopt, "/tmp").verdict, Verdict::kOk) << whole;
-  }
+  EXPECT_EQ(judge_jailer("/j", "nothing", std::nullopt, "").verdict, Verdict::kFail);
+  EXPECT_EQ(judge_jailer("/j", "Jailer v1.15.1", std::nullopt, "/tmp").verdict, Verdict::kOk);
+  EXPECT_EQ(judge_jailer("/j", "Jailer v1.14.0", std::nullopt, "/tmp").verdict, Verdict::kFail);
   EXPECT_EQ(judge_jailer("/j", "Jailer v1.12.1", Version{1, 12, 1}, "").verdict, Verdict::kOk);
   EXPECT_EQ(judge_jailer("/j", "Jailer v1.12.1", Version{1, 14, 4}, "").verdict, Verdict::kWarn);
   const Finding open = judge_jailer("/j", "Jailer v1.12.1", Version{1, 12, 1}, "/srv/w");

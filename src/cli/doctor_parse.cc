@@ -18,16 +18,6 @@ std::string_view take_until(std::string_view* rest, char separator) {
   return taken;
 }
 
-// Takes a number without sign from the front of `text`.
-std::optional<int> take_number(std::string_view* text) {
-  if (text->empty() || text->front() < '0' || text->front() > '9') return std::nullopt;
-  int number = 0;
-  const auto parsed = std::from_chars(text->data(), text->data() + text->size(), number);
-  if (parsed.ec != std::errc()) return std::nullopt;
-  text->remove_prefix(static_cast<std::size_t>(parsed.ptr - text->data()));
-  return number;
-}
-
 std::vector<std::string_view> words_of(std::string_view line) {
   constexpr std::string_view kBlanks = " \t\r\n";
   std::vector<std::string_view> words;
@@ -48,25 +38,6 @@ bool has_option(std::string_view options, std::string_view wanted) {
 }
 
 }  // namespace
-
-std::string Version::text() const { return fmt::format("{}.{}.{}", major, minor, patch); }
-
-std::optional<Version> parse_version(std::string_view text) {
-  const auto major = take_number(&text);
-  if (!major || !text.starts_with('.')) return std::nullopt;
-  text.remove_prefix(1);
-  const auto minor = take_number(&text);
-  if (!minor) return std::nullopt;
-  if (!text.starts_with('.')) return Version{*major, *minor, 0};
-  text.remove_prefix(1);
-  return Version{*major, *minor, take_number(&text).value_or(0)};
-}
-
-std::optional<Version> version_after(std::string_view text, std::string_view mark) {
-  const std::size_t at = text.find(mark);
-  if (at == std::string_view::npos) return std::nullopt;
-  return parse_version(text.substr(at + mark.size()));
-}
 
 std::optional<std::uint64_t> meminfo_mib(std::string_view meminfo, std::string_view name) {
   while (!meminfo.empty()) {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,20 +8,6 @@
 
 // What the doctor reads, taken apart: text of /proc and /sys, output of programs. Nothing here does I/O.
 namespace wrenn::cli {
-
-struct Version {
-  int major = 0;
-  int minor = 0;
-  int patch = 0;
-  auto operator<=>(const Version&) const = default;
-  std::string text() const;
-};
-
-// "6.1.0-18-amd64": {6, 1, 0}; the third number may be missing. Nullopt unless the text begins with a
-// version.
-std::optional<Version> parse_version(std::string_view text);
-// The version right after the first `mark`: after "version " in "QEMU emulator version 7.2.19 (Debian ...)".
-std::optional<Version> version_after(std::string_view text, std::string_view mark);
 
 // The value in MiB of a line of /proc/meminfo.
 std::optional<std::uint64_t> meminfo_mib(std::string_view meminfo, std::string_view name);

@@ -18,6 +18,9 @@
 namespace wrenn::cli {
 namespace {
 
+using model::Version;
+using model::version_after;
+
 constexpr Milliseconds kProbeLimit{60'000};
 constexpr Version kOldestQemu{7, 2, 0};
 constexpr std::uint32_t kOthersWrite = 022;
@@ -28,7 +31,8 @@ constexpr Check kQemu{"QEMU", "it runs VMs with KVM and without"};
 constexpr Check kFirecracker{"Firecracker", "it runs VMs with less code in reach of a guest than QEMU"};
 constexpr Check kJailer{"jailer", "it shuts Firecracker in, should a guest break out of its VM"};
 
-constexpr Version kOldestFirecracker{1, 8, 0};
+// Older ones follow symbolic links out of the jail (CVE-2026-1386).
+constexpr Version kRepairedJailer{1, 14, 1};
 constexpr const char* kInstall =
     "install firecracker and jailer, both 1.14.4, or both 1.15.1 or newer: "
     "https://github.com/firecracker-microvm/firecracker/releases";
@@ -110,17 +114,6 @@ std::string version_of(const std::string& program) {
 
 }  // namespace
 
-bool is_safe_firecracker(const Version& version) {
-  if (version < kOldestFirecracker) return false;
-  if (version >= Version{1, 13, 0} && version < Version{1, 14, 4}) return false;
-  return version != Version{1, 15, 0};
-}
-
-bool is_broken_jailer(const Version& version) {
-  if (version >= Version{1, 13, 0} && version < Version{1, 13, 2}) return true;
-  return version == Version{1, 14, 0};
-}
-
 std::string open_to_others(const std::vector<FolderOwner>& way) {
   for (std::size_t i = 0; i < way.size(); ++i) {
     const FolderOwner& folder = way[i];
@@ -164,13 +157,11 @@ Finding judge_firecracker(const std::string& path, std::string_view printed, boo
     if (!kvm_works) return kFirecracker.ok("not installed; it would need KVM");
     return kFirecracker.warn("not installed: QEMU is used", kInstall);
   }
-  const auto version = version_after(printed, "Firecracker v");
+  const auto version = model::firecracker_version(printed);
   if (!version) return kFirecracker.bad(path + " tells no version: " + first_line(printed), kInstall);
   const std::string shown = "version " + version->text() + " (" + path + ")";
-  if (*version < kOldestFirecracker) return kFirecracker.bad(shown + " is too old", kInstall);
-  if (!is_safe_firecracker(*version)) {
-    return kFirecracker.bad(shown + " lets a guest write to the host's memory (CVE-2026-5747)", kInstall);
-  }
+  const std::string_view refused = model::why_refused(*version);
+  if (!refused.empty()) return kFirecracker.bad(shown + " " + std::string(refused), kInstall);
   if (kvm_works && chosen != "firecracker") {
     return kFirecracker.warn(shown + " is not used: the agent chose " + std::string(chosen),
                              "AGENT_FIRECRACKER_BIN=" + path + "; `wrenn-agent probe` says what is wrong");
@@ -184,10 +175,7 @@ Finding judge_jailer(const std::string& path, std::string_view printed,
   const auto version = version_after(printed, "Jailer v");
   if (!version) return kJailer.bad(path + " tells no version: " + first_line(printed), kInstall);
   const std::string shown = "version " + version->text() + " (" + path + ")";
-  if (is_broken_jailer(*version)) {
-    return kJailer.bad(shown + " follows symbolic links out of the jail (CVE-2026-1386)", kInstall);
-  }
-  if (*version < Version{1, 13, 0} && !open.empty()) {
+  if (*version < kRepairedJailer && !open.empty()) {
     return kJailer.bad(
         shown + " is safe only where root alone writes (CVE-2026-1386), and others can write to " + open,
         "chown root " + open + "; chmod go-w " + open + "; or " + kInstall);
@@ -195,7 +183,7 @@ Finding judge_jailer(const std::string& path, std::string_view printed,
   if (firecracker && *firecracker != *version) {
     return kJailer.warn(shown + " is not of Firecracker's version, which is then not used", kInstall);
   }
-  if (*version >= Version{1, 13, 0}) return kJailer.ok(shown);
+  if (*version >= kRepairedJailer) return kJailer.ok(shown);
   return kJailer.ok(shown + "; safe, for only root writes where jails are made");
 }
 
@@ -219,7 +207,7 @@ std::vector<Finding> check_monitors(const Places& places) {
   const std::string jailer = firecracker.substr(0, firecracker.rfind('/') + 1) + "jailer";
   const bool found = is_program(jailer);
   findings.push_back(judge_jailer(found ? jailer : "", found ? version_of(jailer) : "",
-                                  version_after(printed, "Firecracker v"),
+                                  model::firecracker_version(printed),
                                   open_to_others(way_to(places.sandboxes))));
   return findings;
 }

@@ -2,14 +2,10 @@
 
 #include "cli/doctor.h"
 #include "cli/doctor_parse.h"
+#include "model/version.h"
 
 // The doctor's look at what runs VMs: KVM, QEMU, Firecracker and its jailer.
 namespace wrenn::cli {
-
-// What the agent accepts: 1.8 or newer, but none that a guest may break out of (CVE-2026-5747).
-bool is_safe_firecracker(const Version& version);
-// True for a jailer that follows symbolic links (CVE-2026-1386) although its release line has a repaired one.
-bool is_broken_jailer(const Version& version);
 
 // A folder on the way to where jails are made.
 struct FolderOwner {
@@ -32,7 +28,7 @@ Finding judge_firecracker(const std::string& path, std::string_view printed, boo
                           std::string_view chosen);
 // `open` is what open_to_others said.
 Finding judge_jailer(const std::string& path, std::string_view printed,
-                     const std::optional<Version>& firecracker, const std::string& open);
+                     const std::optional<model::Version>& firecracker, const std::string& open);
 
 // Blocking; boots a guest if needed.
 std::vector<Finding> check_monitors(const Places& places);

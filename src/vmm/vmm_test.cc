@@ -200,21 +200,6 @@ TEST(Qmp, TellsWhatWentWrong) {
   EXPECT_FALSE(connect_to(std::string(std::size_t{2} * 1024 * 1024, 'x'), Milliseconds(2000)));
 }
 
-TEST(Firecracker, ReadsVersionsAndRefusesTheBadOnes) {
-  using firecracker::check_version;
-  using firecracker::parse_version;
-  EXPECT_EQ(parse_version("Firecracker v1.12.1\n\nrest")->to_string(), "1.12.1");
-  for (const char* text : {"", "Firecracker", "Firecracker v1", "Firecracker v1.2", "Firecracker va.b.c"}) {
-    EXPECT_FALSE(parse_version(text)) << text;
-  }
-  for (const auto& good : {firecracker::Version{1, 8, 0}, {1, 12, 1}, {1, 14, 4}, {1, 15, 1}, {2, 0, 0}}) {
-    EXPECT_TRUE(check_version(good)) << good.to_string();
-  }
-  for (const auto& bad : {firecracker::Version{1, 7, 9}, {1, 13, 0}, {1, 14, 3}, {1, 15, 0}}) {
-    EXPECT_EQ(check_version(bad).error().reason(), "firecracker_refused") << bad.to_string();
-  }
-}
-
 TEST(Firecracker, NamesTheProcessor) {
   EXPECT_EQ(firecracker::cpu_identity("vendor_id\t: AuthenticAMD\ncpu family\t: 23\nmodel\t\t: 1\n"
                                       "model name\t: EPYC\nstepping\t: 2\n"),

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <boost/json.hpp>
-#include <charconv>
 
 #include "base/bytes.h"
 #include "vmm/jail.h"
@@ -14,9 +13,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr const char* kSocket = "/api.sock";
-// ACPI announces the devices from 1.8 on, and only so does Debian's kernel find them.
-constexpr Version kOldest{.major = 1, .minor = 8, .patch = 0};
-constexpr Version kRenamedTracking{.major = 1, .minor = 13, .patch = 0};
+constexpr model::Version kRenamedTracking{.major = 1, .minor = 13, .patch = 0};
 constexpr int kMaxOpenFiles = 256;
 constexpr const char* kBaseDrive = "base";
 constexpr const char* kOverlayDrive = "overlay";
@@ -62,41 +59,6 @@ std::string_view cpuinfo_value(std::string_view cpuinfo, std::string_view name) 
 }
 
 }  // namespace
-
-std::string Version::to_string() const { return fmt::format("{}.{}.{}", major, minor, patch); }
-
-Result<Version> parse_version(std::string_view text) {
-  // "Firecracker v1.12.1"
-  const auto at = text.find(" v");
-  Version version;
-  if (at != std::string_view::npos) {
-    const char* next = text.data() + at + 2;
-    const char* end = text.data() + text.size();
-    int* const parts[] = {&version.major, &version.minor, &version.patch};
-    for (int i = 0; i < 3; ++i) {
-      const auto [stop, ec] = std::from_chars(next, end, *parts[i]);
-      if (ec != std::errc{}) break;
-      if (i == 2) return version;
-      if (stop == end || *stop != '.') break;
-      next = stop + 1;
-    }
-  }
-  return fail(Code::kInternal,
-              fmt::format("cannot read Firecracker's version from '{}'", text.substr(0, 80)));
-}
-
-Result<> check_version(const Version& version) {
-  const auto refuse = [&version](std::string why) {
-    return fail(Error(Code::kFailedPrecondition,
-                      fmt::format("Firecracker {} is refused: {}", version.to_string(), why))
-                    .with_reason("firecracker_refused"));
-  };
-  if (version < kOldest) return refuse("1.8 is the oldest that works with the guest kernel");
-  const bool escapes = (version >= Version{1, 13, 0} && version <= Version{1, 14, 3}) ||
-                       (version >= Version{1, 15, 0} && version <= Version{1, 15, 0});
-  if (escapes) return refuse("a guest can break out of it (CVE-2026-5747); install 1.14.4, 1.15.1 or later");
-  return {};
-}
 
 std::string cpu_identity(std::string_view cpuinfo) {
   return fmt::format("{} {}/{}/{}", cpuinfo_value(cpuinfo, "vendor_id"), cpuinfo_value(cpuinfo, "cpu family"),
@@ -161,7 +123,7 @@ std::string probe_config(const std::string& kernel, const std::string& initramfs
                    {"drives", json::array{}}});
 }
 
-json::object load_request(const Version& version, const char* backend, const char* path) {
+json::object load_request(const model::Version& version, const char* backend, const char* path) {
   json::object request{{"snapshot_path", kJailState},
                        {"mem_backend", {{"backend_type", backend}, {"backend_path", path}}},
                        {"resume_vm", false}};

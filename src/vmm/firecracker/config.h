@@ -6,23 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "model/version.h"
 #include "vmm/vmm.h"
 
 namespace wrenn::vmm::firecracker {
-
-// "1.12.1" as three numbers.
-struct Version {
-  int major = 0;
-  int minor = 0;
-  int patch = 0;
-  auto operator<=>(const Version&) const = default;
-  std::string to_string() const;
-};
-// From the first line of `firecracker --version`. kInternal when there is none.
-Result<Version> parse_version(std::string_view text);
-// kFailedPrecondition reason "firecracker_refused" for versions too old for us or known to let guests out
-// (CVE-2026-5747: 1.13.0 to 1.14.3 and 1.15.0).
-Result<> check_version(const Version& version);
 
 // "AuthenticAMD 23/1/2": what a snapshot's processor state fits, from the text of /proc/cpuinfo.
 std::string cpu_identity(std::string_view cpuinfo);
@@ -36,7 +23,7 @@ std::string probe_config(const std::string& kernel, const std::string& initramfs
 // Kernel arguments added to VmSpec::kernel_args: what Firecracker's machine lacks need not be searched for.
 std::string kernel_args(const VmSpec& spec);
 // Body of PUT /snapshot/load for files in the jail; `backend`: "File" or "Uffd", at `path`.
-boost::json::object load_request(const Version& version, const char* backend, const char* path);
+boost::json::object load_request(const model::Version& version, const char* backend, const char* path);
 // Body of PUT /snapshot/create.
 boost::json::object save_request(const char* state, const char* memory);
 // argv of the jailer.

@@ -14,18 +14,24 @@ namespace wrenn::vmm::firecracker {
 namespace {
 
 constexpr std::chrono::seconds kVersionLimit{10};
+constexpr std::size_t kQuoted = 80;
 
 std::unexpected<Error> missing(const std::string& why) {
   return fail(Error(Code::kFailedPrecondition, why + "; scripts/install-firecracker.sh installs both")
                   .with_reason("firecracker_missing"));
 }
 
-Result<Version> version_of(const std::string& binary) {
+using model::Version;
+
+// `name` is what the program calls itself.
+Result<Version> version_of(const std::string& binary, const std::string& name) {
   sys::SpawnSpec query;
   query.argv = {binary, "--version"};
   const auto text = sys::run_checked(std::move(query), kVersionLimit);
   if (!text) return missing(binary + " does not run: " + text.error().message());
-  return parse_version(*text);
+  const auto version = model::version_after(*text, name + " v");
+  if (!version) return missing(fmt::format("{} tells no version but '{}'", binary, text->substr(0, kQuoted)));
+  return *version;
 }
 
 }  // namespace
@@ -41,18 +47,23 @@ FirecrackerDriver::FirecrackerDriver(asio::any_io_executor executor, std::string
 Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_executor executor,
                                                                    std::string binary) {
   if (binary.empty()) return missing("no Firecracker binary is set (AGENT_FIRECRACKER_BIN)");
-  const Version version = TRY(version_of(binary));
-  TRY(check_version(version));
+  const Version version = TRY(version_of(binary, "Firecracker"));
+  const std::string_view refused = model::why_refused(version);
+  if (!refused.empty()) {
+    return fail(Error(Code::kFailedPrecondition,
+                      fmt::format("Firecracker {} {}; install 1.14.4, 1.15.1 or later", version.text(), refused))
+                    .with_reason("firecracker_refused"));
+  }
   std::string jailer = binary.substr(0, binary.rfind('/') + 1) + "jailer";
-  const Version jailer_version = TRY(version_of(jailer));
+  const Version jailer_version = TRY(version_of(jailer, "Jailer"));
   if (jailer_version != version) {
     return missing(
-        fmt::format("Firecracker is {} and its jailer {}", version.to_string(), jailer_version.to_string()));
+        fmt::format("Firecracker is {} and its jailer {}", version.text(), jailer_version.text()));
   }
   Shape shape;
   shape.driver = "firecracker";
   shape.accel = "kvm";
-  shape.version = version.to_string();
+  shape.version = version.text();
   shape.cpu_model = cpu_identity(TRY(sys::read_file("/proc/cpuinfo")));
   return std::shared_ptr<FirecrackerDriver>(new FirecrackerDriver(
       std::move(executor), std::move(binary), std::move(jailer), version, std::move(shape)));

@@ -21,7 +21,7 @@ class FirecrackerDriver final : public Driver {
   Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
 
  private:
-  FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer, Version version,
+  FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer, model::Version version,
                     Shape shape);
   Result<std::shared_ptr<FirecrackerVm>> spawn(VmSpec spec, const std::string& device_state) const;
   Task<std::shared_ptr<Vm>> start(VmSpec spec, SavedState from);
@@ -29,7 +29,7 @@ class FirecrackerDriver final : public Driver {
   asio::any_io_executor executor_;
   std::string binary_;
   std::string jailer_;
-  Version version_;
+  model::Version version_;
   Shape shape_;
 };
 

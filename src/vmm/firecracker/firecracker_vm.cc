@@ -43,20 +43,20 @@ Task<> FirecrackerVm::command(std::string method, std::string target, boost::jso
   co_return done;
 }
 
-Task<> FirecrackerVm::load_state(Version version, SavedState from) {
+Task<> FirecrackerVm::load_state(model::Version version, SavedState from) {
   CO_TRY(co_await load_memory(version, std::move(from)));
   for (auto& [target, body] : limit_requests(spec_))
     CO_TRY(co_await command("PATCH", target, std::move(body), kCommandLimit));
   co_return Result<>{};
 }
 
-Task<> FirecrackerVm::load_memory(Version version, SavedState from) {
+Task<> FirecrackerVm::load_memory(model::Version version, SavedState from) {
   if (from.fill) co_return co_await load_on_demand(version, std::move(from));
   co_return co_await command("PUT", "/snapshot/load", load_request(version, "File", kJailMemory),
                              kDiskCommandLimit);
 }
 
-Task<> FirecrackerVm::load_on_demand(Version version, SavedState from) {
+Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
   MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, spec_.shape.memory_bytes()));
   CO_TRY(co_await from.fill(image.memory()));
   PagerPlan plan{.first = CO_TRY(sys::private_pages(image.memory())), .prefetch = std::move(from.prefetch)};

@@ -20,7 +20,7 @@ class FirecrackerVm final : public Vm {
   // Loads the state in the jail. Without a `fill` the memory file is mapped privately. With it the memory
   // must be right before the devices look at their rings, and Firecracker lets nobody in between: so it is
   // loaded on demand, from an image of ours that `fill` has completed.
-  Task<> load_state(Version version, SavedState from);
+  Task<> load_state(model::Version version, SavedState from);
   // Goes on serving a VM whose memory an earlier agent loaded on demand.
   Task<> adopt_memory();
   Result<> open_metrics();
@@ -47,8 +47,8 @@ class FirecrackerVm final : public Vm {
   Task<> set_balloon(int mib);
   Task<int> balloon_size();
 
-  Task<> load_memory(Version version, SavedState from);
-  Task<> load_on_demand(Version version, SavedState from);
+  Task<> load_memory(model::Version version, SavedState from);
+  Task<> load_on_demand(model::Version version, SavedState from);
 
   Result<std::unique_ptr<Pager>> start_pager(Handover handover, MemoryImage image, PagerPlan plan);
 
