@@ -8,15 +8,14 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <sstream>
 
-#include "base/bytes.h"
 #include "sys/file.h"
 #include "sys/process.h"
 #include "sys/process_memory.h"
+#include "vmm/jail_audit_test.h"
 #include "vmm/vmm.h"
 
 namespace wrenn::vmm {
@@ -32,9 +31,18 @@ constexpr const char* kCounter =
     "#!/bin/bash\n"
     "mount -t proc proc /proc\n"
     "ip link set lo up; ip addr add 169.254.0.21/30 dev eth0 && ip link set eth0 up\n"
-    "python3 -c 'import socket\n"
-    "s = socket.create_server((\"0.0.0.0\", 7777))\n"
-    "while True: s.accept()[0].sendall(b\"hello\\n\")' &\n"
+    "python3 -c 'import socket, threading\n"
+    "def give(to): to.sendall(bytes(6 << 20))\n"
+    "def take(of):\n"
+    "  left = 6 << 20\n"
+    "  while left: left -= len(of.recv(min(left, 65536)) or exit())\n"
+    "  of.sendall(b\"taken\\n\")\n"
+    "def serve(port, work):\n"
+    "  listener = socket.create_server((\"0.0.0.0\", port))\n"
+    "  while True: work(listener.accept()[0])\n"
+    "threading.Thread(target=serve, args=(7778, give)).start()\n"
+    "threading.Thread(target=serve, args=(7779, take)).start()\n"
+    "serve(7777, lambda to: to.sendall(b\"hello\\n\"))' &\n"
     "grep -q wrenn.read /proc/cmdline && read_disk='dd if=/dev/vda of=/dev/null bs=64K count=64 "
     "iflag=direct'\n"
     "for ((n = 0;; n++)); do $read_disk 2>/dev/null; echo \"TICK $n\" >/dev/ttyS0; sleep 0.05; done\n";
@@ -206,6 +214,7 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
   Task<> jail();
   Task<> reach_by_network();
   Task<> limit_disk();
+  Task<> limit_network();
   Task<> choose();
 
   int memory_mib_ = 256;
@@ -434,92 +443,14 @@ Task<> DriverNeedsRoot::limit_disk() {
 
 TEST_P(DriverNeedsRoot, HoldsDisksToTodaysLimits) { run(limit_disk()); }
 
-std::string status_field(pid_t pid, const std::string& name) {
-  std::istringstream lines(sys::read_file("/proc/" + std::to_string(pid) + "/status").value_or(""));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with(name + ":"))
-      return std::string(trim(std::string_view(line).substr(name.size() + 1)));
-  }
-  return "absent";
-}
-
-// What a descriptor may be: nothing of the host's files but what this VM was lent.
-bool expected_descriptor(const std::string& target) {
-  constexpr std::string_view kKnown[] = {"/base",    "/overlay",     "/memory", "/console",    "/dev/null",
-                                         "/dev/kvm", "/dev/net/tun", "socket:", "anon_inode:", "pipe:",
-                                         "/state",   "/memfd:",      "/kernel", "/initramfs",  "/metrics"};
-  // The console is this test's own file.
-  return target.ends_with("/console1") || target.ends_with("/console2") ||
-         std::ranges::any_of(kKnown, [&](std::string_view known) { return target.starts_with(known); });
-}
-
-void audit_privileges(pid_t pid) {
-  const std::string user = std::to_string(kUser);
-  EXPECT_EQ(status_field(pid, "Uid"), user + "\t" + user + "\t" + user + "\t" + user);
-  EXPECT_EQ(status_field(pid, "Gid"), user + "\t" + user + "\t" + user + "\t" + user);
-  EXPECT_EQ(status_field(pid, "Groups"), "");
-  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapAmb"}) {
-    EXPECT_EQ(status_field(pid, set), "0000000000000000") << set;
-  }
-  EXPECT_EQ(status_field(pid, "NoNewPrivs"), "1");
-  EXPECT_THAT(status_field(pid, "NSpid"), testing::EndsWith("\t1")) << "no PID namespace of its own";
-  std::printf("audit of %s\n  user and group %s, capabilities %s, no_new_privs %s\n",
-              status_field(pid, "Name").c_str(), user.c_str(), status_field(pid, "CapEff").c_str(),
-              status_field(pid, "NoNewPrivs").c_str());
-  // Every thread, not only the first.
-  const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
-  for (const std::string& thread : sys::list_dir(tasks).value_or(std::vector<std::string>{})) {
-    const std::string mode = status_field(std::stoi(thread), "Seccomp");
-    EXPECT_EQ(mode, "2") << "thread " << thread;
-    std::printf("  thread: seccomp mode %s\n", mode.c_str());
-  }
-}
-
-void audit_descriptors(pid_t pid) {
-  const std::string folder = "/proc/" + std::to_string(pid);
-  for (const std::string& fd : sys::list_dir(folder + "/fd").value_or(std::vector<std::string>{})) {
-    char target[256] = {};
-    ASSERT_GT(::readlink((folder + "/fd/" + fd).c_str(), target, sizeof target - 1), 0);
-    EXPECT_TRUE(expected_descriptor(target)) << "descriptor " << fd << " is " << target;
-    const std::string flags = sys::read_file(folder + "/fdinfo/" + fd).value_or("");
-    const bool shared =
-        std::string_view(target).starts_with("/base") || std::string_view(target).starts_with("/memory");
-    // Octal; the last digit's lower bits are the access mode.
-    const auto mode =
-        flags.find("flags:") == std::string::npos
-            ? -1
-            : static_cast<int>(std::stoul(flags.substr(flags.find("flags:") + 6), nullptr, 8) & 3);
-    if (shared) EXPECT_EQ(mode, O_RDONLY) << target << " is shared between VMs and open for writing";
-    std::printf("  descriptor: %s%s\n", target, mode == O_RDONLY ? ", to read" : "");
-  }
-}
-
-// The jail itself and what is bound into it, read-only.
-void audit_mounts(pid_t pid) {
-  std::istringstream mounts(sys::read_file("/proc/" + std::to_string(pid) + "/mountinfo").value_or(""));
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, point, options;
-    words >> id >> parent >> device >> root >> point >> options;
-    std::printf("  mount: %s (%s)\n", point.c_str(), options.c_str());
-    if (point != "/") EXPECT_THAT(options, testing::StartsWith("ro,nosuid,nodev")) << line;
-  }
-}
-
-void audit(pid_t pid) {
-  audit_privileges(pid);
-  audit_descriptors(pid);
-  audit_mounts(pid);
-}
-
 Task<> DriverNeedsRoot::jail() {
   auto vm = CO_TRY(co_await boot(spec("console1")));
   CO_TRY(co_await wait_for_tick(path("console1"), 1));
-  audit(vm->process().pid);
+  audit_jail(vm->process().pid, kUser);
   CO_TRY(co_await capture_and_kill(vm, "state"));
   const auto loaded = CO_TRY(co_await load_captured("console2"));
   CO_TRY(co_await wait_for_tick(path("console2"), 1));
-  audit(loaded->process().pid);
+  audit_jail(loaded->process().pid, kUser);
   co_return co_await loaded->kill();
 }
 
@@ -544,8 +475,22 @@ class Slot {
                  " timeout 20 bash -c 'until exec 3<>/dev/tcp/169.254.0.21/7777; do sleep 0.1; done;"
                  " read -r -t 5 line <&3; [ \"$line\" = hello ]' 2>/dev/null");
   }
+  // Time that 6 MiB take from the guest, and to it; negative if they do not come whole.
+  double fetch_ms() const {
+    return time_ms("exec 3<>/dev/tcp/169.254.0.21/7778; [ $(head -c 6M <&3 | wc -c) = 6291456 ]");
+  }
+  double send_ms() const {
+    return time_ms(
+        "exec 3<>/dev/tcp/169.254.0.21/7779; head -c 6M /dev/zero >&3;"
+        " read -r line <&3; [ \"$line\" = taken ]");
+  }
 
  private:
+  double time_ms(const std::string& script) const {
+    const auto began = Clock::now();
+    const bool done = shell("ip netns exec " + name_ + " timeout 30 bash -c '" + script + "'");
+    return done ? since_ms(began) : -1;
+  }
   static bool shell(const std::string& command) { return std::system(command.c_str()) == 0; }
   std::string name_;
   bool ready_ = false;
@@ -564,6 +509,47 @@ Task<> DriverNeedsRoot::reach_by_network() {
 }
 
 TEST_P(DriverNeedsRoot, ReachesTheGuestThroughItsTap) { run(reach_by_network()); }
+
+// As with disks: a snapshot made under limits does not keep them.
+Task<> DriverNeedsRoot::limit_network() {
+  const Slot slot;
+  EXPECT_TRUE(slot.ready());
+  VmSpec slow = spec("console1");
+  slow.netns = slot.name();
+  slow.tap = "tap0";
+  slow.limits.network_bytes_per_sec = std::uint64_t{1} << 20U;
+  auto vm = CO_TRY(co_await boot(slow));
+  EXPECT_TRUE(slot.answers());
+  const double fetch = slot.fetch_ms();
+  const double send = slot.send_ms();
+  EXPECT_GT(fetch, 3'500) << "6 MiB at 1 MiB/s after 1 MiB at once";
+  EXPECT_GT(send, 3'500) << "6 MiB at 1 MiB/s after 1 MiB at once";
+  CO_TRY(co_await vm->pause());
+  EXPECT_GT(CO_TRY(co_await vm->stats()).throttled, 0U);
+  CO_TRY(co_await capture_and_kill(vm, "state"));
+
+  VmSpec again = spec("console2");
+  again.netns = slot.name();
+  again.tap = "tap0";
+  again.memory_file = path("memory");
+  const auto loaded = CO_TRY(co_await load(again, path("state")));
+  CO_TRY(co_await loaded->resume());
+  EXPECT_TRUE(slot.answers());
+  const double free_fetch = slot.fetch_ms();
+  const double free_send = slot.send_ms();
+  EXPECT_GT(free_fetch, 0);
+  EXPECT_GT(free_send, 0);
+  EXPECT_LT(free_fetch, fetch / 2);
+  EXPECT_LT(free_send, send / 2);
+  std::printf("6 MiB from and to the guest: %.0f and %.0f ms limited to 1 MiB/s, %.0f and %.0f ms without\n",
+              fetch, send, free_fetch, free_send);
+  co_return co_await loaded->kill();
+}
+
+TEST_P(DriverNeedsRoot, HoldsTheNetworkToTodaysLimits) {
+  if (driver_->base_shape().driver != "firecracker") GTEST_SKIP() << "the slot's rules hold it";
+  run(limit_network());
+}
 
 Task<> DriverNeedsRoot::choose() {
   const auto began = Clock::now();
