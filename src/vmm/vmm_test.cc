@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "sys/file.h"
+#include "vmm/firecracker/api.h"
 #include "vmm/firecracker/config.h"
 #include "vmm/firecracker/memory_layout.h"
 #include "vmm/firecracker/metrics.h"
@@ -198,6 +199,20 @@ TEST(Qmp, TellsWhatWentWrong) {
   EXPECT_EQ(connect_to("[1]\n", Milliseconds(2000)).error().code(), Code::kInternal);
   EXPECT_EQ(connect_to(std::string(kGreeting), Milliseconds(50)).error().code(), Code::kDeadlineExceeded);
   EXPECT_FALSE(connect_to(std::string(std::size_t{2} * 1024 * 1024, 'x'), Milliseconds(2000)));
+}
+
+TEST(Firecracker, TellsWhyItRefused) {
+  const Error full = firecracker::refusal(
+      "PUT /snapshot/create", 400,
+      R"x({"fault_message":"Cannot write memory file: No space left on device (os error 28)"})x");
+  EXPECT_EQ(full.reason(), "disk_full");
+  EXPECT_EQ(full.code(), Code::kResourceExhausted);
+  EXPECT_THAT(full.message(), HasSubstr("Firecracker refused PUT /snapshot/create (400): Cannot write"));
+  EXPECT_EQ(firecracker::refusal("PUT", 400, R"(Os { code: 28, message: \"No space left on device\" })").reason(),
+            "disk_full");
+  const Error other = firecracker::refusal("PATCH /vm", 400, "(os error 2)");
+  EXPECT_EQ(other.code(), Code::kInternal);
+  EXPECT_EQ(other.reason(), "");
 }
 
 TEST(Firecracker, NamesTheProcessor) {

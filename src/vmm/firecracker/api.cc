@@ -20,7 +20,22 @@ std::string fault_of(const std::string& body) {
   return text != nullptr && text->is_string() ? std::string(text->get_string()) : body;
 }
 
+// The C library's words for ENOSPC and EDQUOT, which every form of its errors has.
+bool says_disk_is_full(const std::string& fault) {
+  return fault.find("No space left on device") != std::string::npos ||
+         fault.find("uota exceeded") != std::string::npos;
+}
+
 }  // namespace
+
+Error refusal(const std::string& request, int status, const std::string& body) {
+  const std::string fault = fault_of(body);
+  std::string message = fmt::format("Firecracker refused {} ({}): {}", request, status, fault);
+  if (says_disk_is_full(fault)) {
+    return Error(Code::kResourceExhausted, std::move(message)).with_reason("disk_full");
+  }
+  return Error(Code::kInternal, std::move(message));
+}
 
 Task<std::string> ApiClient::exchange(std::string method, std::string target, std::string body) {
   if (!place_) place_ = CO_TRY(sys::shorten(socket_path_));
@@ -33,8 +48,7 @@ Task<std::string> ApiClient::exchange(std::string method, std::string target, st
   std::string answer = CO_TRY(co_await net::read_all(response.get(), kMaxMonitorMessageBytes));
   const int status = response->head().status;
   if (status >= 200 && status < 300) co_return answer;
-  co_return fail(Code::kInternal,
-                 fmt::format("Firecracker refused {} {} ({}): {}", method, target, status, fault_of(answer)));
+  co_return std::unexpected(refusal(method + " " + target, status, answer));
 }
 
 Task<> ApiClient::request(std::string method, std::string target, boost::json::object body,

@@ -10,12 +10,15 @@
 // Firecracker's control interface: small JSON requests over a unix socket.
 namespace wrenn::vmm::firecracker {
 
+// Why Firecracker did not do `request`, in its own words: kInternal, or kResourceExhausted reason "disk_full".
+Error refusal(const std::string& request, int status, const std::string& body);
+
 class ApiClient {
  public:
   ApiClient(asio::any_io_executor executor, std::string socket_path)
       : http_(std::move(executor)), socket_path_(std::move(socket_path)) {}
 
-  // kInternal with Firecracker's own words when it refuses; kUnavailable when it cannot be reached.
+  // As refusal() says when it refuses; kUnavailable when it cannot be reached.
   Task<> request(std::string method, std::string target, boost::json::object body, Milliseconds limit);
   // The object that GET of `target` answers.
   Task<boost::json::object> get(std::string target, Milliseconds limit);
