@@ -44,8 +44,8 @@ test-conformance: build ## the Connect conformance suite only
 test-functional: build guest ## tests on real VMs only
 	@scripts/run-tests.py --build $(BUILD) functional
 
-test-firecracker: build guest ## Firecracker in the KVM lab: drivers, the life of sandboxes, kills
-	@tests/kvmlab/run.sh drivers lifecycle faults
+test-firecracker: build guest ## all tests on VMs with Firecracker, in the KVM lab; `make test` runs a part of them
+	@tests/kvmlab/run.sh faults drivers rest
 
 test-asan: guest ## unit and functional tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/sanitize.sh address

@@ -1,18 +1,19 @@
-"""One system at a time: a host has one agent. Modules name the kind they need; equal kinds share a system."""
-import fcntl
+"""Each worker is a host of its own (harness/own-host), and a host has one agent: one system at a time. Modules name the
+kind they need; equal kinds share a system."""
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from harness import postgres, wait  # noqa: E402
+from harness import postgres  # noqa: E402
 from harness.system import BASE, BUILDS, System, free_port  # noqa: E402
-
-HOST_LOCK = "/run/wrenn-agent.lock"
 
 
 class SystemPool:
@@ -20,6 +21,7 @@ class SystemPool:
         self.current = None
         self.kind = None
         self.driver = os.environ.get("AGENT_DRIVER", "auto")
+        self.images = None
         self.left_behind = []
 
     def get(self, kind):
@@ -32,14 +34,23 @@ class SystemPool:
         self.current.ensure_up()
         return self.current
 
+    def own_images(self):
+        """Hard links to the base images, so that the template snapshots made here are this worker's."""
+        if self.images is None:
+            os.makedirs(f"{BASE}/t", exist_ok=True)
+            self.images = tempfile.mkdtemp(dir=f"{BASE}/t", prefix="images-")
+            subprocess.run(["cp", "-al", f"{BASE}/images/.", self.images], check=True, timeout=60)
+        return self.images
+
     def make(self, kind):
+        options = {"driver": self.driver, "images": self.own_images()}
         if kind == "postgres":
             server = postgres.Postgres(free_port())
             server.start()
-            return System(server.url, server, self.driver)
+            return System(server.url, server, **options)
         if kind == "small_disk":
-            return System(driver=self.driver, small_disk_mib=4096)
-        return System(driver=self.driver)
+            return System(small_disk_mib=1536, **options)
+        return System(**options)
 
     def remember_driver(self, system):
         with open(system.agent.log_path, encoding="utf-8", errors="replace") as log:
@@ -59,12 +70,6 @@ class SystemPool:
 POOL = SystemPool()
 
 
-def host_is_free():
-    with open(HOST_LOCK, "a", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return True
-
-
 def pytest_sessionstart(session):
     del session
     if os.geteuid() != 0:
@@ -72,11 +77,6 @@ def pytest_sessionstart(session):
     for path in (f"{BUILDS}/wrenn-cp", f"{BUILDS}/wrenn-agent", f"{BASE}/kernels/digest", f"{BASE}/images/minimal/rootfs.ext4"):
         if not os.path.exists(path):
             pytest.exit(f"{path} is missing; run 'make build guest' first", 3)
-    try:
-        wait.until(host_is_free, float(os.environ.get("WRENN_TEST_LOCK_WAIT", "60")),
-                   f"the agent that holds {HOST_LOCK} to end (a host has one agent)", every_sec=0.5)
-    except wait.WaitFailed as error:
-        pytest.exit(str(error), 3)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -92,6 +92,8 @@ def pytest_runtest_makereport(item, call):
 def close_pool_at_end():
     yield
     POOL.close()
+    if POOL.images is not None:
+        shutil.rmtree(POOL.images, ignore_errors=True)
     assert not POOL.left_behind, "\n".join(POOL.left_behind)
 
 

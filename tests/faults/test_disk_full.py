@@ -1,4 +1,5 @@
 """A host disk that is full: the pause fails with a typed error and the VM goes on with all its data."""
+import errno
 import os
 import time
 
@@ -12,15 +13,21 @@ MIB = 1 << 20
 
 
 class Filler:
-    """Takes all but `leave_mib` of the free space."""
+    """Takes all but `leave_mib` of the free space, also of what a guest's late writes leave of it."""
 
     def __init__(self, system, leave_mib):
         self.path = f"{system.data}/filler"
-        space = os.statvfs(system.data)
-        size = space.f_bavail * space.f_frsize - leave_mib * MIB
-        assert size > 0, "the small disk is too small for this test"
+        size, step = 0, 64 * MIB
         with open(self.path, "wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, size)
+            while step >= 4096:
+                try:
+                    os.posix_fallocate(filler.fileno(), size, step)
+                    size += step
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC, error
+                    step //= 4
+            assert size > leave_mib * MIB, "the small disk is too small for this test"
+            filler.truncate(size - leave_mib * MIB)
 
     def remove(self):
         if os.path.exists(self.path):

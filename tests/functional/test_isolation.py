@@ -11,12 +11,12 @@ from harness.agent_rpc import AgentRpc, RpcFailure
 from harness.api import Api, error_of
 
 PROBE = """
-import json, socket, sys
+import json, socket, sys, threading
 out = {}
-for host, port in json.loads(sys.argv[1]):
+def probe(host, port):
     key = f"{host}:{port}"
     with socket.socket() as s:
-        s.settimeout(1.0)
+        s.settimeout(2.0)
         try:
             s.connect((host, port))
             out[key] = "connected"
@@ -27,6 +27,11 @@ for host, port in json.loads(sys.argv[1]):
             u.sendto(b"from-guest " + key.encode(), (host, port))
         except OSError:
             pass
+threads = [threading.Thread(target=probe, args=each) for each in json.loads(sys.argv[1])]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
 print(json.dumps(out))
 """
 
@@ -94,7 +99,10 @@ def neighbour(system):
 
 class TestNetwork:
     def probe(self, api, sandbox_id, targets):
-        return json.loads(api.exec(sandbox_id, "python3", ["-c", PROBE, json.dumps(targets)], timeout_sec=120)["stdout"])
+        answer = api.exec(sandbox_id, "python3", ["-c", PROBE, json.dumps(targets)], timeout_sec=120)
+        result = json.loads(answer["stdout"])
+        assert set(result) == {f"{host}:{port}" for host, port in targets}, answer
+        return result
 
     def test_the_listener_itself_works(self, listener):
         address = host_addresses()[0] if host_addresses() else "127.0.0.1"

@@ -34,11 +34,11 @@ class System:
     """`driver` fixes the VM driver, so that only the first system proves KVM; `small_disk_mib` puts the sandbox
     and snapshot folders on a file system of that size."""
 
-    def __init__(self, database_url=None, postgres=None, driver="auto", small_disk_mib=0):
+    def __init__(self, database_url=None, postgres=None, driver="auto", small_disk_mib=0, images=f"{BASE}/images"):
         # Below BASE, so that images can be hard-linked.
         os.makedirs(f"{BASE}/t", exist_ok=True)
         self.root = tempfile.mkdtemp(dir=f"{BASE}/t", prefix="")
-        self.images = f"{BASE}/images"
+        self.images = images
         self.postgres = postgres
         self.own_mounts = []
         data = self.root
