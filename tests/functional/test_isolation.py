@@ -2,6 +2,7 @@
 import json
 import socket
 import subprocess
+import sys
 import threading
 
 import httpx
@@ -97,6 +98,45 @@ def neighbour(system):
     system.api.request("DELETE", f"/v1/sandboxes/{sandbox['id']}")
 
 
+class Internet:
+    """The machine on the internet that harness/own-host made: a server there, and its connections elsewhere."""
+
+    ADDRESS = "198.51.100.1"
+    PORT = 8080
+    SERVER = f"""
+import socket
+listener = socket.create_server(("{ADDRESS}", {PORT}))
+print("ready", flush=True)
+while True:
+    peer, address = listener.accept()
+    peer.sendall(address[0].encode())
+    peer.close()
+"""
+
+    def __init__(self):
+        self.server = subprocess.Popen(self.command(self.SERVER), stdout=subprocess.PIPE)
+        assert self.server.stdout.readline() == b"ready\n"
+
+    @staticmethod
+    def command(script, *arguments):
+        return ["ip", "netns", "exec", "internet", sys.executable, "-c", script, *arguments]
+
+    def reaches(self, address, port):
+        script = f"import socket; socket.create_connection(('{address}', {port}), timeout=3)"
+        return subprocess.run(self.command(script), capture_output=True, timeout=20, check=False).returncode == 0
+
+    def close(self):
+        self.server.kill()
+        self.server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def internet():
+    one = Internet()
+    yield one
+    one.close()
+
+
 class TestNetwork:
     def probe(self, api, sandbox_id, targets):
         answer = api.exec(sandbox_id, "python3", ["-c", PROBE, json.dumps(targets)], timeout_sec=120)
@@ -136,6 +176,16 @@ class TestNetwork:
             f"s.sendto(b\"spoof\", (\"{address}\", {listener.port}))' || true" for address in addresses or ["169.254.0.22"])
         api.exec(shared, "bash", ["-c", script + "; ip addr del 10.99.99.99/32 dev eth0"])
         assert not listener.seen, listener.seen
+
+    def test_a_guest_reaches_the_internet_by_the_hosts_address(self, api, shared, internet):
+        script = f"import socket; print(socket.create_connection(('{internet.ADDRESS}', {internet.PORT}), 5).recv(99).decode())"
+        assert api.exec(shared, "python3", ["-c", script])["stdout"] == "192.0.2.1\n"
+
+    def test_nobody_on_the_network_reaches_a_guest(self, api, system, shared, internet):
+        own = api.get(shared)["host_ip"]
+        socket.create_connection((own, 49983), timeout=5).close()  # as the agent does
+        assert internet.reaches(internet.ADDRESS, internet.PORT)
+        assert not internet.reaches(own, 49983)
 
     def test_the_guests_own_address_is_the_same_everywhere(self, api, shared, neighbour):
         for sandbox_id in (shared, neighbour["id"]):
