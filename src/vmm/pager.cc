@@ -182,8 +182,9 @@ Result<> Pager::serve_waiting() {
     const auto offset = offset_of(address);
     if (!offset) continue;
     const std::uint64_t block = *offset / kFaultBytes * kFaultBytes;
-    TRY(copy(block, std::min(kFaultBytes, ram_.size() - block)));
+    // First, since the copy lets the guest go on.
     record(block / kFaultBytes);
+    TRY(copy(block, std::min(kFaultBytes, ram_.size() - block)));
     // Waiters of a page that was there already are woken by nobody else.
     uffdio_range woken{.start = address & ~(sys::kPageBytes - 1), .len = sys::kPageBytes};
     ::ioctl(fault_fd_.get(), UFFDIO_WAKE, &woken);
