@@ -153,6 +153,7 @@ Result<> write_all(int fd, std::string_view data) {
     const ssize_t put = ::write(fd, data.data(), data.size());
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return fail_errno("write");
+    if (put == 0) return fail(Code::kUnavailable, "write: nothing can be written any more");
     data.remove_prefix(static_cast<std::size_t>(put));
   }
   return {};
@@ -163,6 +164,8 @@ Result<> pwrite_all(int fd, std::string_view data, std::uint64_t offset) {
     const ssize_t put = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return fail_errno("pwrite");
+    // So does the memory of a process that has ended answer.
+    if (put == 0) return fail(Code::kUnavailable, "pwrite: nothing can be written any more");
     data.remove_prefix(static_cast<std::size_t>(put));
     offset += static_cast<std::uint64_t>(put);
   }

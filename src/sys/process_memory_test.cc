@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "sys/file.h"
@@ -47,6 +49,26 @@ TEST(ProcessMemory, PagesThatWereOnlyReadAreNobodysOwn) {
 }
 
 // Two parts, the second at the lower address, as a VM's memory around the hole for its devices.
+// The kernel then answers that it wrote nothing, which must not be tried for ever.
+TEST(ProcessMemory, OfAProcessThatHasEndedTakesAndGivesNothing) {
+  char page[kPageBytes] = {};
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  ProcessMemory memory = own_memory(page, sizeof page);
+  memory.pid = child;
+  const auto access = MemoryAccess::open(memory, O_RDWR);
+  ASSERT_TRUE(access);
+  EXPECT_TRUE(access->write("alive", 0));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_FALSE(access->write("gone", 0));
+  EXPECT_FALSE(access->read(page, sizeof page, 0));
+}
+
 TEST(ProcessMemory, PartsAreOneRange) {
   constexpr std::uint64_t kPart = 4 * kPageBytes;
   auto* base = static_cast<char*>(
