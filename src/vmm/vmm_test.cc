@@ -208,8 +208,9 @@ TEST(Firecracker, TellsWhyItRefused) {
   EXPECT_EQ(full.reason(), "disk_full");
   EXPECT_EQ(full.code(), Code::kResourceExhausted);
   EXPECT_THAT(full.message(), HasSubstr("Firecracker refused PUT /snapshot/create (400): Cannot write"));
-  EXPECT_EQ(firecracker::refusal("PUT", 400, R"(Os { code: 28, message: \"No space left on device\" })").reason(),
-            "disk_full");
+  EXPECT_EQ(
+      firecracker::refusal("PUT", 400, R"(Os { code: 28, message: \"No space left on device\" })").reason(),
+      "disk_full");
   const Error other = firecracker::refusal("PATCH /vm", 400, "(os error 2)");
   EXPECT_EQ(other.code(), Code::kInternal);
   EXPECT_EQ(other.reason(), "");

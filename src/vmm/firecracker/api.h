@@ -10,7 +10,8 @@
 // Firecracker's control interface: small JSON requests over a unix socket.
 namespace wrenn::vmm::firecracker {
 
-// Why Firecracker did not do `request`, in its own words: kInternal, or kResourceExhausted reason "disk_full".
+// Why Firecracker did not do `request`, in its own words: kInternal, or kResourceExhausted reason
+// "disk_full".
 Error refusal(const std::string& request, int status, const std::string& body);
 
 class ApiClient {

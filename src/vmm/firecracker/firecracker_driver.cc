@@ -50,15 +50,15 @@ Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_
   const Version version = TRY(version_of(binary, "Firecracker"));
   const std::string_view refused = model::why_refused(version);
   if (!refused.empty()) {
-    return fail(Error(Code::kFailedPrecondition,
-                      fmt::format("Firecracker {} {}; install 1.14.4, 1.15.1 or later", version.text(), refused))
-                    .with_reason("firecracker_refused"));
+    return fail(
+        Error(Code::kFailedPrecondition,
+              fmt::format("Firecracker {} {}; install 1.14.4, 1.15.1 or later", version.text(), refused))
+            .with_reason("firecracker_refused"));
   }
   std::string jailer = binary.substr(0, binary.rfind('/') + 1) + "jailer";
   const Version jailer_version = TRY(version_of(jailer, "Jailer"));
   if (jailer_version != version) {
-    return missing(
-        fmt::format("Firecracker is {} and its jailer {}", version.text(), jailer_version.text()));
+    return missing(fmt::format("Firecracker is {} and its jailer {}", version.text(), jailer_version.text()));
   }
   Shape shape;
   shape.driver = "firecracker";

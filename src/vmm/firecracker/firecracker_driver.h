@@ -21,8 +21,8 @@ class FirecrackerDriver final : public Driver {
   Task<std::shared_ptr<Vm>> adopt(VmSpec spec, ProcessIdentity process) override;
 
  private:
-  FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer, model::Version version,
-                    Shape shape);
+  FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer,
+                    model::Version version, Shape shape);
   Result<std::shared_ptr<FirecrackerVm>> spawn(VmSpec spec, const std::string& device_state) const;
   Task<std::shared_ptr<Vm>> start(VmSpec spec, SavedState from);
 
