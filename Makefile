@@ -45,7 +45,7 @@ test-functional: build guest ## tests on real VMs only
 	@scripts/run-tests.py --build $(BUILD) functional
 
 test-firecracker: build guest ## all tests on VMs with Firecracker, in the KVM lab; `make test` runs a part of them
-	@tests/kvmlab/run.sh faults drivers rest
+	@scripts/run-tests.py --build $(BUILD) firecracker-all
 
 test-asan: guest ## unit and functional tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/sanitize.sh address

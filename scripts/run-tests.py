@@ -3,8 +3,9 @@
 
 usage: run-tests.py --build DIR [--summary FILE] [unit] [conformance] [functional] [firecracker | firecracker-all]
 
-Without names all suites run; of those with Firecracker the short one, which is a part of the long one. A suite other than unit is a script that prints its own "N passed, N failed" as
-its last such line; one that ends badly without a failed test counts as one failure.
+Without names all suites run; of those with Firecracker the short one, which is a part of the long one. A suite other
+than unit is a script that prints its own "N passed, N failed" as its last such line; one that ends badly without a
+failed test counts as one failure.
 """
 import argparse
 import glob

@@ -161,8 +161,7 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
     co_return co_await vm->kill();
   }
   // The captured VM, running on.
-  Task<std::shared_ptr<Vm>> load_captured(std::string console) {
-    VmSpec again = spec(console);
+  Task<std::shared_ptr<Vm>> load_captured(VmSpec again) {
     again.memory_file = path("memory");
     auto loaded = CO_TRY(co_await load(again, path("state")));
     CO_TRY(co_await loaded->resume());
@@ -432,7 +431,7 @@ Task<> DriverNeedsRoot::limit_disk() {
   EXPECT_EQ(stats.throttled > 0, slow.shape.driver == "firecracker");
   CO_TRY(co_await capture_and_kill(vm, "state"));
 
-  const auto loaded = CO_TRY(co_await load_captured("console2"));
+  const auto loaded = CO_TRY(co_await load_captured(spec("console2")));
   CO_TRY(co_await wait_for_tick(path("console2"), 1));
   const double free = CO_TRY(co_await time_tick(path("console2")));
   EXPECT_LT(free, limited / 2);
@@ -447,7 +446,7 @@ Task<> DriverNeedsRoot::jail() {
   CO_TRY(co_await wait_for_tick(path("console1"), 1));
   audit_jail(vm->process().pid, kUser);
   CO_TRY(co_await capture_and_kill(vm, "state"));
-  const auto loaded = CO_TRY(co_await load_captured("console2"));
+  const auto loaded = CO_TRY(co_await load_captured(spec("console2")));
   CO_TRY(co_await wait_for_tick(path("console2"), 1));
   audit_jail(loaded->process().pid, kUser);
   co_return co_await loaded->kill();
@@ -466,8 +465,12 @@ class Slot {
   Slot(const Slot&) = delete;
   Slot& operator=(const Slot&) = delete;
   ~Slot() { shell("ip netns del " + name_); }
-  const std::string& name() const { return name_; }
   bool ready() const { return ready_; }
+  VmSpec connect(VmSpec spec) const {
+    spec.netns = name_;
+    spec.tap = "tap0";
+    return spec;
+  }
   // Whether the guest's server says hello within 20 s.
   bool answers() const {
     return shell("ip netns exec " + name_ +
@@ -498,10 +501,7 @@ class Slot {
 Task<> DriverNeedsRoot::reach_by_network() {
   const Slot slot;
   EXPECT_TRUE(slot.ready());
-  VmSpec wired = spec("console");
-  wired.netns = slot.name();
-  wired.tap = "tap0";
-  auto vm = CO_TRY(co_await boot(wired));
+  auto vm = CO_TRY(co_await boot(slot.connect(spec("console"))));
   CO_TRY(co_await wait_for_tick(path("console"), 1));
   EXPECT_TRUE(slot.answers());
   co_return co_await vm->kill();
@@ -513,9 +513,7 @@ TEST_P(DriverNeedsRoot, ReachesTheGuestThroughItsTap) { run(reach_by_network());
 Task<> DriverNeedsRoot::limit_network() {
   const Slot slot;
   EXPECT_TRUE(slot.ready());
-  VmSpec slow = spec("console1");
-  slow.netns = slot.name();
-  slow.tap = "tap0";
+  VmSpec slow = slot.connect(spec("console1"));
   slow.limits.network_bytes_per_sec = std::uint64_t{1} << 20U;
   auto vm = CO_TRY(co_await boot(slow));
   EXPECT_TRUE(slot.answers());
@@ -527,12 +525,7 @@ Task<> DriverNeedsRoot::limit_network() {
   EXPECT_GT(CO_TRY(co_await vm->stats()).throttled, 0U);
   CO_TRY(co_await capture_and_kill(vm, "state"));
 
-  VmSpec again = spec("console2");
-  again.netns = slot.name();
-  again.tap = "tap0";
-  again.memory_file = path("memory");
-  const auto loaded = CO_TRY(co_await load(again, path("state")));
-  CO_TRY(co_await loaded->resume());
+  const auto loaded = CO_TRY(co_await load_captured(slot.connect(spec("console2"))));
   EXPECT_TRUE(slot.answers());
   EXPECT_GT(slot.fetch_ms(), 0) << "the first also waits for the guest's memory";
   const double free_fetch = slot.fetch_ms();

@@ -11,6 +11,7 @@
 #include "sys/file.h"
 #include "vmm/firecracker/api.h"
 #include "vmm/firecracker/config.h"
+#include "vmm/firecracker/firecracker_driver.h"
 #include "vmm/firecracker/memory_layout.h"
 #include "vmm/firecracker/metrics.h"
 #include "vmm/proc.h"
@@ -214,6 +215,21 @@ TEST(Firecracker, TellsWhyItRefused) {
   const Error other = firecracker::refusal("PATCH /vm", 400, "(os error 2)");
   EXPECT_EQ(other.code(), Code::kInternal);
   EXPECT_EQ(other.reason(), "");
+}
+
+TEST(Firecracker, IsRefusedByItsVersion) {
+  const auto folder = sys::TempDir::make();
+  ASSERT_TRUE(folder);
+  const std::string program = folder->path() + "/firecracker";
+  async::Loop loop(1);
+  for (const auto& [printed, reason] : {std::pair{"Firecracker v1.7.9", "firecracker_refused"},
+                                        std::pair{"Firecracker v1.14.3", "firecracker_refused"},
+                                        std::pair{"Firecracker", "firecracker_missing"}}) {
+    ASSERT_TRUE(sys::write_file(program, std::string("#!/bin/sh\necho ") + printed + "\n", 0755));
+    const auto made = firecracker::FirecrackerDriver::make(loop.executor(), program);
+    ASSERT_FALSE(made) << printed;
+    EXPECT_EQ(made.error().reason(), reason) << printed;
+  }
 }
 
 TEST(Firecracker, NamesTheProcessor) {
