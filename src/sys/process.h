@@ -50,6 +50,7 @@ struct SpawnSpec {
   std::optional<Jail> jail;                     // needs root; argv[0], env and cwd are then of the jail
   bool new_pid_namespace = false;               // the child is its first process, and all die with it
   bool no_new_privileges = false;               // nothing it executes can gain any
+  bool ignores_sync = false;                    // its fsync() and fdatasync() do nothing; needs root
   std::string netns;                            // path of a network namespace to enter
   std::vector<std::string> cgroup_procs_files;  // the child writes its pid to each before exec
   std::optional<int> oom_score_adj;

@@ -156,6 +156,14 @@ TEST(Process, LeavesNoDescriptorsBehind) {
   EXPECT_EQ(open_now(), before);
 }
 
+TEST(ProcessRoot, IgnoresSync) {
+  SpawnSpec spec = shell("sync /dev/null; sync -d /dev/null");  // a device that knows no sync
+  const std::string refused = output_of(spec);
+  EXPECT_NE(refused.find("error syncing"), std::string::npos) << refused;
+  spec.ignores_sync = true;
+  EXPECT_EQ(output_of(spec), "");
+}
+
 TEST(ProcessRoot, CredentialsAreDropped) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root";
   SpawnSpec spec = shell("id -u; id -g; id -G; grep CapEff /proc/self/status");

@@ -96,6 +96,8 @@ Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
   sys::SpawnSpec process;
   process.argv = jailer_command(jailer_, binary_, spec, boots);
   process.env = std::vector<std::string>{};
+  // At a save it syncs all that it writes, of which the capture throws the memory away and syncs the rest.
+  process.ignores_sync = true;
   // Firecracker's standard output is the guest's serial port.
   sys::Fd console;
   if (!spec.serial_log.empty()) {
