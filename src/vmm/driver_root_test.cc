@@ -43,7 +43,7 @@ constexpr const char* kCounter =
     "threading.Thread(target=serve, args=(7778, give)).start()\n"
     "threading.Thread(target=serve, args=(7779, take)).start()\n"
     "serve(7777, lambda to: to.sendall(b\"hello\\n\"))' &\n"
-    "grep -q wrenn.read /proc/cmdline && read_disk='dd if=/dev/vda of=/dev/null bs=64K count=64 "
+    "grep -q wrenn.read /proc/cmdline && read_disk='dd if=/dev/vda of=/dev/null bs=64K count=32 "
     "iflag=direct'\n"
     "for ((n = 0;; n++)); do $read_disk 2>/dev/null; echo \"TICK $n\" >/dev/ttyS0; sleep 0.05; done\n";
 
@@ -408,7 +408,7 @@ Task<> DriverNeedsRoot::refuse() {
 
 TEST_P(DriverNeedsRoot, RefusesWhatCannotRunAndSaysWhy) { run(refuse()); }
 
-// Time the guest takes for a tick, with 4 MiB read from its disk.
+// Time the guest takes for a tick, with 2 MiB read from its disk.
 Task<double> time_tick(std::string console) {
   const int first = last_tick(console) + 1;
   CO_TRY(co_await wait_for_tick(console, first));
@@ -425,7 +425,7 @@ Task<> DriverNeedsRoot::limit_disk() {
   auto vm = CO_TRY(co_await boot(slow));
   CO_TRY(co_await wait_for_tick(path("console1"), 1));
   const double limited = CO_TRY(co_await time_tick(path("console1")));
-  EXPECT_GT(limited, 2'500) << "4 MiB at 1 MiB/s";
+  EXPECT_GT(limited, 1'500) << "2 MiB at 1 MiB/s";
   CO_TRY(co_await vm->pause());
   const VmStats stats = CO_TRY(co_await vm->stats());
   EXPECT_EQ(stats.throttled > 0, slow.shape.driver == "firecracker");
@@ -435,7 +435,7 @@ Task<> DriverNeedsRoot::limit_disk() {
   CO_TRY(co_await wait_for_tick(path("console2"), 1));
   const double free = CO_TRY(co_await time_tick(path("console2")));
   EXPECT_LT(free, limited / 2);
-  std::printf("4 MiB: %.0f ms limited to 1 MiB/s, %.0f ms without\n", limited, free);
+  std::printf("2 MiB: %.0f ms limited to 1 MiB/s, %.0f ms without\n", limited, free);
   co_return co_await loaded->kill();
 }
 

@@ -47,10 +47,10 @@ def full(system):
         each.remove()
 
 
-@pytest.mark.parametrize("leave_mib", [0, 1, 30])
+@pytest.mark.parametrize("leave_mib", [0, 1, 12])
 def test_pause(api, system, make, full, leave_mib):
     sandbox_id = make()
-    api.shell(sandbox_id, "head -c 60M /dev/urandom > /dev/shm/data && sha256sum < /dev/shm/data > /root/sum; sync")
+    api.shell(sandbox_id, "head -c 24M /dev/urandom > /dev/shm/data && sha256sum < /dev/shm/data > /root/sum; sync")
     pid = system.vm_pid(sandbox_id)
     filler = full(leave_mib)
     response = api.request("POST", f"/v1/sandboxes/{sandbox_id}/pause")
@@ -68,7 +68,7 @@ def test_pause(api, system, make, full, leave_mib):
 def test_auto_pause_keeps_the_sandbox(api, system, make, full):
     """Destroying it would lose the data: it stays running and is paused once there is space."""
     sandbox_id = make(timeout_sec=1)
-    api.shell(sandbox_id, "head -c 60M /dev/urandom > /dev/shm/data")
+    api.shell(sandbox_id, "head -c 24M /dev/urandom > /dev/shm/data")
     filler = full(1)
     time.sleep(7)
     assert system.rpc.status(sandbox_id) == "running"
@@ -76,7 +76,7 @@ def test_auto_pause_keeps_the_sandbox(api, system, make, full):
     filler.remove()
     system.wait_status(sandbox_id, "paused", 30)
     api.resume(sandbox_id)
-    assert api.shell(sandbox_id, "stat -c %s /dev/shm/data") == str(60 * MIB)
+    assert api.shell(sandbox_id, "stat -c %s /dev/shm/data") == str(24 * MIB)
 
 
 def test_create(api, system, make, full, no_leaks):

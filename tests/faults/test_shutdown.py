@@ -27,7 +27,7 @@ def phase(system, sandbox_id):
 
 def test_the_reaper_finishes_a_pause_at_shutdown(api, system, make, no_leaks):
     sandbox_id = make(timeout_sec=1)
-    dirty(api, sandbox_id, 220)
+    dirty(api, sandbox_id, 96)
     wait.until(lambda: phase(system, sandbox_id) == "pausing", 15, "the reaper to begin the pause", 0.002)
     began = time.monotonic()
     assert system.agent.stop() == 0

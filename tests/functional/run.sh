@@ -4,7 +4,8 @@
 # usage: run.sh [pytest arguments]
 #   WRENN_TEST_DIR  holds kernels/ and images/ (default: WRENN_DIR, then /var/lib/wrenn)
 #   WRENN_BUILDS    holds the programs (default: builds/)
-#   WRENN_TEST_HOSTS  how many hosts test beside each other, each with its own agent (default: one a processor)
+#   WRENN_TEST_HOSTS  how many hosts test beside each other, each with its own agent (default: processors + 1, since
+#                     some wait)
 set -uo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$repo"
@@ -18,7 +19,7 @@ targets=(tests/faults tests/functional)  # the long ones first
 for argument in "$@"; do
   case $argument in tests/*) targets=() ;; esac
 done
-hosts=${WRENN_TEST_HOSTS:-$(nproc)}
+hosts=${WRENN_TEST_HOSTS:-$(($(nproc) + 1))}
 PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -c tests/pytest.ini --rootdir tests --junitxml "$report" \
   --dist loadscope --no-loadscope-reorder --tx "$hosts*popen//python=$repo/tests/harness/own-host $repo/$venv/bin/python" \
   "${targets[@]}" "$@"

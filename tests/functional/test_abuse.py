@@ -91,6 +91,7 @@ def test_a_hundred_thousand_lines_at_once(api, system, shared, neighbour):
     assert grown(system, before) < 64 * MIB
 
 
+@pytest.mark.timeout(500)
 def test_a_thousand_processes(api, shared, neighbour):
     del neighbour
     started = []

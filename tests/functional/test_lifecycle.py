@@ -248,7 +248,7 @@ class TestPauseAndResume:
         sandbox_id = make()
         script = """
 import hashlib, os, sys, time
-block = bytearray(os.urandom(1 << 20) * 64)
+block = bytearray(os.urandom(1 << 20) * 32)
 block[8 << 20:16 << 20] = bytes(8 << 20)
 print(hashlib.sha256(block).hexdigest(), flush=True)
 while not os.path.exists("/dev/shm/go"):
@@ -273,13 +273,13 @@ print(hashlib.sha256(block).hexdigest(), flush=True)
         free_kib = lambda: int(api.shell(sandbox_id, "awk '/^MemFree/{print $2}' /proc/meminfo"))  # noqa: E731
         for life in range(2):
             free_before = free_kib()
-            api.shell(sandbox_id, "python3 -c 'import os; x = os.urandom(1 << 20) * 160'")
+            api.shell(sandbox_id, "python3 -c 'import os; x = os.urandom(1 << 20) * 120'")
             api.pause(sandbox_id)
             if system.driver == "firecracker":
                 assert os.path.getsize(f"{system.snapshots}/{sandbox_id}/pages") < 100 << 20, f"life {life}"
             api.resume(sandbox_id)
             wait.until(lambda: free_kib() > free_before - (48 << 10), 20, "the guest to have its memory again")
-            assert api.shell(sandbox_id, "python3 -c 'x = bytearray(160 << 20); print(sum(x[::4096]))'") == "0"
+            assert api.shell(sandbox_id, "python3 -c 'x = bytearray(120 << 20); print(sum(x[::4096]))'") == "0"
 
 
 class TestDestroy:
