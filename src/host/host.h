@@ -45,7 +45,7 @@ class SlotPool {
   void release(int index);
   // The description of a slot in use (after a restart).
   static Slot describe(int index);
-  // Removes every unused slot; slots in use stay with their VMs.
+  // Removes every unused slot; slots in use stay with their VMs, and the host's table stays with them.
   Task<> stop();
 
  private:

@@ -158,6 +158,7 @@ class HostNetworkRoot : public testing::Test {
     EXPECT_TRUE(done) << done.error().to_string();
     EXPECT_TRUE(existing_slots()->empty());
     EXPECT_EQ(shell("ip -o link").find("wrenn-v"), std::string::npos);
+    EXPECT_EQ(shell("nft list tables"), "");
   }
 };
 
@@ -204,6 +205,7 @@ TEST_F(HostNetworkRoot, SlotsOfAnEarlierAgentAreSweptButThoseInUseStay) {
   };
   EXPECT_TRUE(loop.run_plain(run(&pool)));
   EXPECT_EQ(*existing_slots(), std::vector<int>{8}) << "its VM may go on";
+  EXPECT_THAT(shell("nft list tables"), HasSubstr("wrenn_agent"));
   ASSERT_TRUE(remove_slot(8));
   EXPECT_TRUE(remove_slot(8)) << "absent is fine";
 }

@@ -20,6 +20,7 @@ struct SlotPool::State {
   std::set<int> taken;  // in use, being made, being removed or ready
   async::Condition changed;
   async::Nursery tasks;
+  bool started = false;
   bool stopping = false;
   int settling = 0;  // slots being made for `ready`, or being removed
 
@@ -115,6 +116,7 @@ Task<> SlotPool::start(std::vector<int> in_use) {
     if (!state.taken.insert(index).second) continue;
     co_await state.remove(index);
   }
+  state.started = true;
   state.tasks.spawn("slot pool", state.refill());
   co_return Result<>{};
 }
@@ -151,7 +153,8 @@ Task<> SlotPool::stop() {
     state.ready.pop_front();
     co_await state.remove(index);
   }
-  co_return Result<>{};
+  if (!state.started || !state.taken.empty()) co_return Result<>{};
+  co_return co_await async::offload(*state.pool, remove_host_rules);
 }
 
 }  // namespace wrenn::host

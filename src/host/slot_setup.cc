@@ -141,6 +141,8 @@ table ip wrenn_agent {{
   return run_with_input({"nft", "-f", "-"}, rules);
 }
 
+Result<> remove_host_rules() { return run_with_input({"nft", "delete", "table", "ip", "wrenn_agent"}, ""); }
+
 Result<> create_slot(int index, std::uint64_t bytes_per_sec) {
   const Addresses a = addresses_of(index);
   const Slot slot = SlotPool::describe(index);

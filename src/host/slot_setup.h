@@ -11,6 +11,7 @@ namespace wrenn::host {
 
 // Table `wrenn_agent` of the host: what leaves a slot reaches neither this host nor private ranges.
 Result<> install_host_rules(bool internet);
+Result<> remove_host_rules();
 Result<> enable_ip_forward();
 Result<> create_slot(int index, std::uint64_t bytes_per_sec);
 // Ok when parts are absent.
