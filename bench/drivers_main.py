@@ -102,7 +102,7 @@ def main():
         each = found[driver]["burst"]
         print(f"{driver}: {options.parallel} resumed at once in {each['all_resumed_ms']} ms (each p50 {each['resume']['p50']}, "
               f"p99 {each['resume']['p99']}), private memory of a VMM {each['private_mib']} MiB, of which beside the guest's "
-              f"{each['overhead_mib']} MiB; lost {len(each['lost'])}")
+              f"{each['overhead_mib']} MiB; lost {len(each['lost'])}", *each["lost"], sep="\n  ")
 
 
 if __name__ == "__main__":
