@@ -94,8 +94,9 @@ def problems(system, own_mounts=()):
 def problems_when_stopped(system, own_mounts=()):
     """After the last sandbox was destroyed and the agent ended nothing may be left."""
     out = []
-    for what, found in (("VM processes", vm_processes()), ("namespaces", namespaces()), ("links", links()), ("nft tables", tables()),
-                        ("cgroups", cgroups()), ("sandbox folders", entries(system.sandboxes)),
+    for what, found in (("VM processes", vm_processes()), ("namespaces", namespaces()), ("links", links()),
+                        ("nft tables", tables()), ("cgroups", cgroups()),
+                        ("sandbox folders", entries(system.sandboxes)),
                         ("snapshot folders", entries(system.snapshots)),
                         ("mounts", sorted(set(mounts(system.root)) - set(own_mounts))),
                         ("unpublished template snapshots", glob.glob(f"{system.images}/*/snapshots/*.tmp-*"))):

@@ -30,8 +30,8 @@ part() {
   local name=$1 limit=$2 began=$SECONDS log=$results/$1.log try ok bad code
   shift 2
   for try in 1 2; do
-    tests/kvmlab/kvmlab run --timeout "$limit" --results "$results/$name" --env AGENT_DRIVER=firecracker --env WRENN_TEST_HOSTS=1 \
-      --env WRENN_VMM_DRIVERS=firecracker --env "WRENN_BUILDS=$builds" -- "$@" >"$log" 2>&1
+    tests/kvmlab/kvmlab run --timeout "$limit" --results "$results/$name" --env AGENT_DRIVER=firecracker \
+      --env WRENN_VMM_DRIVERS=firecracker --env WRENN_TEST_HOSTS=1 --env "WRENN_BUILDS=$builds" -- "$@" >"$log" 2>&1
     code=$?
     ok=$(passed_of "$log") bad=$(failed_of "$log")
     [ -z "$ok$bad" ] || break

@@ -158,12 +158,13 @@ Task<> FirecrackerVm::save_device_state(std::string path) {
   const std::string jail = jail_path(spec_);
   CO_TRY(add_output(jail, spec_, kJailSaved));
   CO_TRY(add_output(jail, spec_, kSavedMemory));
+  const std::string memory = jail + kSavedMemory;
   // Firecracker empties a file of another size, and ext4 then writes it to disk at its close.
-  if (::truncate((jail + kSavedMemory).c_str(), static_cast<off_t>(spec_.shape.memory_bytes())) != 0)
-    co_return fail_errno("truncate " + jail + kSavedMemory);
+  if (::truncate(memory.c_str(), static_cast<off_t>(spec_.shape.memory_bytes())) != 0)
+    co_return fail_errno("truncate " + memory);
   const Result<> saved =
       co_await command("PUT", "/snapshot/create", save_request(kJailSaved, kSavedMemory), kDiskCommandLimit);
-  CO_TRY(sys::remove_file(jail + kSavedMemory));
+  CO_TRY(sys::remove_file(memory));
   CO_TRY(saved);
   co_return take_output(jail, kJailSaved, path);
 }
