@@ -226,23 +226,26 @@ Task<> run_until(Task<> work, Task<> stop) {
   co_return std::move(*shared.result);
 }
 
-// ---- Mutex
+// ---- Semaphore
 
-Task<Mutex::Guard> Mutex::lock() {
+Task<Semaphore::Guard> Semaphore::acquire() {
   const std::uint64_t ticket = next_ticket_++;
-  while (now_serving_ != ticket) {
+  while (ticket >= admitted_) {
     const Result<> woken = co_await changed_.wait();
     if (woken) continue;
-    abandoned_.push_back(ticket);
-    if (now_serving_ == ticket) unlock();
+    if (ticket < admitted_) {
+      release();
+    } else {
+      abandoned_.push_back(ticket);
+    }
     co_return fail(woken.error());
   }
   co_return Guard(this);
 }
 
-void Mutex::unlock() {
-  ++now_serving_;
-  while (std::erase(abandoned_, now_serving_) > 0) ++now_serving_;
+void Semaphore::release() {
+  // A ticket that was given up passes its place on.
+  while (std::erase(abandoned_, admitted_++) > 0) continue;
   changed_.notify_all();
 }
 

@@ -66,7 +66,7 @@ asio::awaitable<bool> run_child(asio::awaitable<void> child, std::optional<Milli
 
 template <class T>
 asio::awaitable<void> store_result(Task<T> task, std::optional<Result<T>>* out) {
-  *out = co_await std::move(task);
+  out->emplace(co_await std::move(task));
 }
 }  // namespace detail
 
@@ -138,32 +138,49 @@ class Condition {
   std::vector<Waiter*> waiters_;
 };
 
-// First come, first served. Hold by `auto guard = CO_TRY(co_await mutex.lock());`.
-class Mutex {
+// At most `places` (1 or more) holders at a time; first come, first served. Hold by
+// `auto guard = CO_TRY(co_await semaphore.acquire());`.
+class Semaphore {
  public:
   class Guard {
    public:
-    explicit Guard(Mutex* mutex) : mutex_(mutex) {}
-    Guard(Guard&& other) noexcept : mutex_(std::exchange(other.mutex_, nullptr)) {}
+    explicit Guard(Semaphore* semaphore) : semaphore_(semaphore) {}
+    Guard(Guard&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
     Guard& operator=(Guard&&) = delete;
     ~Guard() {
-      if (mutex_ != nullptr) mutex_->unlock();
+      if (semaphore_ != nullptr) semaphore_->release();
     }
 
    private:
-    Mutex* mutex_;
+    Semaphore* semaphore_;
   };
 
-  explicit Mutex(asio::any_io_executor executor) : changed_(std::move(executor)) {}
-  Task<Guard> lock();
-  bool locked() const { return now_serving_ != next_ticket_; }
+  Semaphore(asio::any_io_executor executor, std::uint64_t places)
+      : changed_(std::move(executor)), places_(places), admitted_(places) {}
+  // kCanceled when cancelled.
+  Task<Guard> acquire();
+  // Nobody holds a place or waits for one.
+  bool idle() const { return admitted_ == next_ticket_ + places_; }
 
  private:
-  void unlock();
+  void release();
   Condition changed_;
+  std::uint64_t places_;
   std::uint64_t next_ticket_ = 0;
-  std::uint64_t now_serving_ = 0;
+  std::uint64_t admitted_;  // tickets below it have their place, or had it
   std::vector<std::uint64_t> abandoned_;
+};
+
+// Hold by `auto guard = CO_TRY(co_await mutex.lock());`.
+class Mutex {
+ public:
+  using Guard = Semaphore::Guard;
+  explicit Mutex(asio::any_io_executor executor) : holder_(std::move(executor), 1) {}
+  Task<Guard> lock() { return holder_.acquire(); }
+  bool locked() const { return !holder_.idle(); }
+
+ private:
+  Semaphore holder_;
 };
 
 // A bounded queue between coroutines of one loop. send waits while full: that is the back-pressure.

@@ -127,6 +127,37 @@ TEST(Async, MutexIsFairAndSurvivesAbandonedWaiters) {
   EXPECT_EQ(order, "abc");
 }
 
+TEST(Async, SemaphoreBoundsItsHoldersAndPassesAbandonedPlacesOn) {
+  Loop loop(1);
+  std::string order;
+  int holders = 0;
+  int most = 0;
+  auto body = [&]() -> Task<> {
+    Semaphore semaphore(loop.executor(), 2);
+    Nursery nursery(loop.executor());
+    auto worker = [&](char name) -> Task<> {
+      auto guard = CO_TRY(co_await semaphore.acquire());
+      order += name;
+      most = std::max(most, ++holders);
+      const Result<> slept = co_await sleep_for(milliseconds(20));
+      --holders;
+      co_return slept;
+    };
+    nursery.spawn("a", worker('a'));
+    nursery.spawn("b", worker('b'));
+    CO_TRY(co_await sleep_for(milliseconds(1)));
+    EXPECT_FALSE(co_await with_timeout(worker('x'), milliseconds(1), "x"));
+    EXPECT_FALSE(co_await with_timeout(worker('y'), milliseconds(1), "y"));
+    for (const char name : {'c', 'd', 'e'}) nursery.spawn("later", worker(name));
+    co_await nursery.join();
+    EXPECT_TRUE(semaphore.idle());
+    co_return Result<>{};
+  };
+  ASSERT_TRUE(loop.run_plain(body()));
+  EXPECT_EQ(order, "abcde");
+  EXPECT_EQ(most, 2);
+}
+
 TEST(Async, ChannelHoldsBackASenderUntilRead) {
   Loop loop(1);
   std::size_t most = 0;

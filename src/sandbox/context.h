@@ -32,6 +32,7 @@ struct Context {
   std::shared_ptr<vmm::Driver> driver;
   std::unique_ptr<host::SlotPool> slots;
   std::unique_ptr<host::CgroupManager> cgroups;
+  std::unique_ptr<async::Semaphore> starts;  // see take_start
   std::shared_ptr<net::HttpClient> http;
   std::string kernel_digest;
 };

@@ -81,6 +81,16 @@ vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::
   return spec;
 }
 
+Task<async::Semaphore::Guard> take_start(Context* context) {
+  auto place = co_await async::with_timeout(context->starts->acquire(), kStartQueueLimit,
+                                            "waiting for others that start");
+  if (place || place.error().code() != Code::kDeadlineExceeded) co_return place;
+  co_return fail(Error(Code::kResourceExhausted,
+                       fmt::format("the host has been starting other sandboxes for {} s; try again later",
+                                   kStartQueueLimit.count() / 1000))
+                     .with_reason("host_busy"));
+}
+
 Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::Slot slot) {
   const std::string id = plan.id;
   host::CgroupLimits limits;

@@ -1,6 +1,7 @@
 #include "sandbox/manager.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -18,10 +19,12 @@ constexpr char kHostLock[] = "/run/wrenn-agent.lock";
 }  // namespace
 
 Manager::Manager(asio::any_io_executor executor, asio::thread_pool* pool, Config config)
-    : context_{executor, pool, std::move(config), nullptr, nullptr, nullptr, nullptr, ""},
+    : context_{.executor = executor, .pool = pool, .config = std::move(config)},
       templates_(&context_),
       nursery_(executor) {
   context_.http = std::make_shared<net::HttpClient>(executor);
+  context_.starts = std::make_unique<async::Semaphore>(
+      executor, std::max(kMinParallelStarts, kStartsPerProcessor * std::thread::hardware_concurrency()));
 }
 
 Manager::~Manager() = default;
@@ -135,6 +138,7 @@ Task<std::shared_ptr<Sandbox>> Manager::create(CreateSpec spec) {
   CO_TRY(model::check_timeout_sec(spec.timeout_sec));
   if (spec.template_name.empty()) spec.template_name = model::kDefaultTemplate;
   Template from = CO_TRY(templates_.find(spec.template_name));
+  const auto place = CO_TRY(co_await take_start(&context_));
   Record record = CO_TRY(new_record(spec, from));
   const std::string id = record.id;
   auto sandbox = std::make_shared<Sandbox>(owner(), std::move(record));

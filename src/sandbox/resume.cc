@@ -32,6 +32,7 @@ Result<> put_files_in_place(const Context& context, const Paths& paths, const Re
 }  // namespace
 
 Task<> Sandbox::resume(std::int64_t timeout_sec) {
+  const auto place = CO_TRY(co_await take_start(context_));
   auto all = [](std::shared_ptr<Sandbox> self, std::int64_t timeout) -> Task<> {
     const auto guard = CO_TRY(co_await self->turn_.lock());
     co_return co_await self->locked_resume(timeout);

@@ -1,11 +1,13 @@
 """Create, run code, pause, resume, destroy; and what a pause must keep."""
+import concurrent.futures
 import json
 import os
+import threading
 import time
 
 import pytest
 
-from harness import wait
+from harness import leaks, wait
 from harness.api import ApiFailure, error_of, text_of
 
 COUNTER = """
@@ -280,6 +282,50 @@ print(hashlib.sha256(block).hexdigest(), flush=True)
             api.resume(sandbox_id)
             wait.until(lambda: free_kib() > free_before - (48 << 10), 20, "the guest to have its memory again")
             assert api.shell(sandbox_id, "python3 -c 'x = bytearray(120 << 20); print(sum(x[::4096]))'") == "0"
+
+
+def in_parallel(call, arguments):
+    with concurrent.futures.ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(call, arguments))
+
+
+class MostStarting:
+    """The most VMs seen at a time that did not run yet, while no sandbox stops running."""
+
+    def __init__(self, system):
+        self.system, self.most = system, 0
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.done.wait(0.02):
+            with_vm = sum(each.startswith("sb-") for each in leaks.vm_processes())
+            running = sum(each["status"] == "running" for each in self.system.rpc.list()[0].values())
+            self.most = max(self.most, with_vm - running)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+
+class TestCrowd:
+    """More at a time than the agent starts at a time: two for each processor, at least four."""
+    PLACES = max(4, 2 * os.cpu_count())
+
+    def test_starts_take_turns_and_all_come_up(self, api, system, make):
+        crowd = min(self.PLACES + 4, 24)
+        with MostStarting(system) as created:
+            ids = in_parallel(lambda _: make(), range(crowd))
+        in_parallel(api.pause, ids)
+        with MostStarting(system) as resumed:
+            in_parallel(api.resume, ids)
+        assert in_parallel(lambda each: api.shell(each, "echo up"), ids) == ["up"] * crowd
+        assert 1 < created.most <= self.PLACES
+        assert 1 < resumed.most <= self.PLACES
 
 
 class TestDestroy:
