@@ -28,6 +28,12 @@ def overhead_mib(pid, ram_mib=512):
     return total / 1024
 
 
+def complaints(system):
+    """What the agent warned of."""
+    with open(system.agent.log_path, encoding="utf-8", errors="replace") as log:
+        return [line.rstrip() for line in log if re.match(r"\S+ (warn|error) ", line)]
+
+
 def burst(system, count):
     """`count` sandboxes paused, then all resumed at once; all run beside each other before they go. Those that the lab's
     emulation ended are counted and replaced."""
@@ -57,7 +63,7 @@ def burst(system, count):
     began = time.monotonic()
     out = summary([sample for sample in in_parallel(count, count, make_worker) if sample])
     out["all_resumed_ms"] = round((time.monotonic() - began) * 1000)
-    out["lost"] = lost
+    out["lost"], out["warnings"] = lost, complaints(system)
     time.sleep(5)
     monitors = [pid for pids in leaks.vm_processes().values() for pid in pids]
     out["private_mib"] = round(statistics.median(map(private_mib, monitors)), 1)
@@ -102,7 +108,7 @@ def main():
         each = found[driver]["burst"]
         print(f"{driver}: {options.parallel} resumed at once in {each['all_resumed_ms']} ms (each p50 {each['resume']['p50']}, "
               f"p99 {each['resume']['p99']}), private memory of a VMM {each['private_mib']} MiB, of which beside the guest's "
-              f"{each['overhead_mib']} MiB; lost {len(each['lost'])}", *each["lost"], sep="\n  ")
+              f"{each['overhead_mib']} MiB; lost {len(each['lost'])}", *each["lost"], *each["warnings"], sep="\n  ")
 
 
 if __name__ == "__main__":

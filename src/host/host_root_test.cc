@@ -352,6 +352,17 @@ TEST(OverlayDisk, IsSparseAndSound) {
   check.argv = {"e2fsck", "-fn", path};
   const auto sound = sys::run_checked(std::move(check), kLimit);
   EXPECT_TRUE(sound) << sound.error().to_string();
+  sys::SpawnSpec describe;
+  describe.argv = {"dumpe2fs", path};
+  const auto described = sys::run_checked(std::move(describe), kLimit);
+  ASSERT_TRUE(described) << described.error().to_string();
+  const auto count = [&](std::string_view word) {
+    std::size_t found = 0;
+    for (std::size_t at = 0; (at = described->find(word, at)) != std::string::npos; ++at) ++found;
+    return found;
+  };
+  EXPECT_EQ(count(": (Blocks "), 160U);
+  EXPECT_EQ(count("ITABLE_ZEROED"), 160U) << "a guest's kernel would zero the rest";
   EXPECT_EQ(make_overlay_disk(path, kGiB).error().code(), Code::kAlreadyExists);
   EXPECT_GT(*free_bytes(dir->path()), 0U);
 }

@@ -36,11 +36,9 @@ inline constexpr Milliseconds kBuildRetry{60'000};
 
 inline constexpr Milliseconds kLockLimit{2'000};
 inline constexpr Milliseconds kLockPoll{20};
-// Guests that start at a time: two for each processor, so that one's reading hides behind another's
-// computing, but not fewer than this.
-inline constexpr std::uint64_t kMinParallelStarts = 4;
-inline constexpr std::uint64_t kStartsPerProcessor = 2;
-inline constexpr Milliseconds kStartQueueLimit{60'000};
+// Guests that start at a time, for each processor: one's reading hides behind another's computing.
+inline constexpr unsigned kStartsPerProcessor = 2;
+inline constexpr Milliseconds kStartQueueLimit{120'000};
 inline constexpr Milliseconds kBootLimit{60'000};
 inline constexpr Milliseconds kInitLimit{20'000};
 // A guest's clock is set again while it may be further off than this, but not more often.

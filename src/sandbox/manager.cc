@@ -23,8 +23,8 @@ Manager::Manager(asio::any_io_executor executor, asio::thread_pool* pool, Config
       templates_(&context_),
       nursery_(executor) {
   context_.http = std::make_shared<net::HttpClient>(executor);
-  context_.starts = std::make_unique<async::Semaphore>(
-      executor, std::max(kMinParallelStarts, kStartsPerProcessor * std::thread::hardware_concurrency()));
+  const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
+  context_.starts = std::make_unique<async::Semaphore>(executor, kStartsPerProcessor * processors);
 }
 
 Manager::~Manager() = default;
