@@ -23,7 +23,7 @@ SUITES = {
     "conformance": ("tests/conformance/run.sh", 1200),
     "functional": ("tests/functional/run.sh", 2400),
     "firecracker": ("tests/kvmlab/run.sh", 1800),
-    "firecracker-all": ("tests/kvmlab/run.sh faults drivers rest", 3000),
+    "firecracker-all": ("tests/kvmlab/run.sh rest faults kills drivers", 3000),
 }
 COUNT = re.compile(r"^\s*(\d+) passed, (\d+) failed")
 

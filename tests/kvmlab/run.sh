@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs tests with Firecracker in the KVM lab, as many machines at a time as there are processors. Prints "N passed,
-# N failed" as its last line.
+# Runs tests with Firecracker in the KVM lab, one machine more at a time than there are processors, since tests also
+# wait. Prints "N passed, N failed" as its last line.
 #
 # usage: run.sh [PART...]     without names: lifecycle and drivers
 #   drivers       the drivers' conformance suite
 #   lifecycle     a sandbox's life through REST, and a pause by itself
-#   faults, rest  all of tests/faults and tests/functional, in two parts of equal length
+#   rest, faults, kills
+#                 all of tests/faults and tests/functional: the kills, other faults with what waits much, all else
 #                 Left out is what takes minutes here and tells nothing new: a thousand processes in one guest, and the
 #                 second moment of each kill of agent and control plane.
 #   WRENN_BUILD   build folder of the unit tests (build/release)
@@ -49,20 +50,22 @@ pytest=(tests/functional/run.sh --timeout 300 --durations 40 --deselect function
 for each in wrenn-agent wrenn-cp both; do
   pytest+=(--deselect "faults/test_kill.py::test_program_killed[$each-0.35]")
 done
+waiting=(tests/functional/test_{auto_pause,postgres,proxy}.py)
 
 [ $# -gt 0 ] || set -- lifecycle drivers
 for name in "$@"; do
-  case $name in drivers | lifecycle | faults | rest) ;; *) echo "run.sh: no part $name" >&2; exit 2 ;; esac
+  case $name in drivers | lifecycle | rest | faults | kills) ;; *) echo "run.sh: no part $name" >&2; exit 2 ;; esac
 done
 for name in "$@"; do
   rm -f "$results/$name.count"
-  while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+  while [ "$(jobs -pr | wc -l)" -gt "$(nproc)" ]; do wait -n; done
   case $name in
     drivers) part drivers 500 "$build/src/vmm_tests" --gtest_filter='All/*' & ;;
     lifecycle) part lifecycle 700 "${pytest[@]}" tests/functional/test_lifecycle.py \
       tests/functional/test_auto_pause.py::test_an_idle_sandbox_is_paused_and_its_row_follows & ;;
-    faults) part faults 1500 "${pytest[@]}" tests/faults tests/functional/test_{auto_pause,postgres}.py & ;;
-    rest) part rest 1500 "${pytest[@]}" $(ls tests/functional/test_*.py | grep -vE 'test_(auto_pause|postgres)\.py') & ;;
+    kills) part kills 1500 "${pytest[@]}" tests/faults/test_kill.py & ;;
+    faults) part faults 1500 "${pytest[@]}" $(ls tests/faults/test_*.py | grep -v test_kill) "${waiting[@]}" & ;;
+    rest) part rest 1500 "${pytest[@]}" $(ls tests/functional/test_*.py | grep -vxFf <(printf '%s\n' "${waiting[@]}")) & ;;
   esac
 done
 wait
