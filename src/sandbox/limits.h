@@ -36,8 +36,9 @@ inline constexpr Milliseconds kBuildRetry{60'000};
 
 inline constexpr Milliseconds kLockLimit{2'000};
 inline constexpr Milliseconds kLockPoll{20};
-// Guests that start at a time, for each processor: one's reading hides behind another's computing.
-inline constexpr unsigned kStartsPerProcessor = 2;
+// Guests that start at a time, for each processor: enough to keep it busy while some read, few enough that
+// each answers long before kInitLimit.
+inline constexpr unsigned kStartsPerProcessor = 4;
 inline constexpr Milliseconds kStartQueueLimit{120'000};
 inline constexpr Milliseconds kBootLimit{60'000};
 inline constexpr Milliseconds kInitLimit{20'000};

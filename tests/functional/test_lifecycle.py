@@ -334,11 +334,11 @@ class MostStarting:
 
 
 class TestCrowd:
-    """More at a time than the agent starts at a time: two for each processor."""
-    PLACES = 2 * os.cpu_count()
+    """More at a time than the agent starts at a time: four for each processor."""
+    PLACES = 4 * os.cpu_count()
 
     def test_starts_take_turns_and_all_come_up(self, api, system, make):
-        crowd = min(self.PLACES + 3, 24)
+        crowd = min(self.PLACES + 2, 24)
         with MostStarting(system) as created:
             ids = in_parallel(lambda _: make(), range(crowd))
         in_parallel(api.pause, ids)
