@@ -81,13 +81,13 @@ vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::
   return spec;
 }
 
-Task<async::Semaphore::Guard> take_start(Context* context) {
-  auto place = co_await async::with_timeout(context->starts->acquire(), kStartQueueLimit,
-                                            "waiting for others that start");
+Task<async::Semaphore::Guard> take_start(Context* context, Milliseconds limit) {
+  auto place =
+      co_await async::with_timeout(context->starts->acquire(), limit, "waiting for others that start");
   if (place || place.error().code() != Code::kDeadlineExceeded) co_return place;
   co_return fail(Error(Code::kResourceExhausted,
                        fmt::format("the host has been starting other sandboxes for {} s; try again later",
-                                   kStartQueueLimit.count() / 1000))
+                                   limit.count() / 1000))
                      .with_reason("host_busy"));
 }
 

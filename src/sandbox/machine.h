@@ -4,6 +4,7 @@
 #include <string>
 
 #include "sandbox/context.h"
+#include "sandbox/limits.h"
 #include "snapshot/snapshot.h"
 
 // A VM together with what the host lends it: network slot and cgroup.
@@ -27,13 +28,13 @@ vmm::Shape shape_of(const Context& context, int vcpus, int memory_mib);
 // The description of the VM `plan` in `slot`; its files are at Paths.
 vmm::VmSpec spec_of(const Context& context, const LaunchPlan& plan, const host::Slot& slot);
 
-// Makes the cgroup and starts the VM (booting, or loaded and paused). Paths' files exist. On failure nothing
-// is left but the slot, which stays the caller's.
 // A place among the guests that start at this moment, to be held until the guest answers: a crowd waits here,
 // where nothing of it is begun, and not inside starts that run out of their time together. kCanceled;
-// kResourceExhausted with reason "host_busy" after kStartQueueLimit.
-Task<async::Semaphore::Guard> take_start(Context* context);
+// kResourceExhausted with reason "host_busy" after `limit`.
+Task<async::Semaphore::Guard> take_start(Context* context, Milliseconds limit = kStartQueueLimit);
 
+// Makes the cgroup and starts the VM (booting, or loaded and paused). Paths' files exist. On failure nothing
+// is left but the slot, which stays the caller's.
 Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::Slot slot);
 // Kills the VM if there is one and gives slot and cgroup back. Goes on after errors; answers the first.
 Task<> dismantle(Context* context, std::string id, Machine machine);
