@@ -1,13 +1,13 @@
 """Bytes through every hop: exact, bounded, and without holding them in memory."""
 import hashlib
 import os
-import threading
 import time
 
 import pytest
 
 from harness import wait
 from harness.api import error_of, text_of
+from harness.sampler import Sampler
 
 MIB = 1 << 20
 LIMIT = 100 * MIB
@@ -15,28 +15,19 @@ LIMIT = 100 * MIB
 GROWTH_LIMIT = 64 * MIB
 
 
-class MemoryWatch:
+class MemoryWatch(Sampler):
     """The highest resident size of both programs above their size at the start."""
+    PERIOD_SEC = 0.05
 
     def __init__(self, system):
+        super().__init__()
         self.programs = [system.cp, system.agent]
         self.base = {program.name: program.rss_bytes() for program in self.programs}
         self.peak = dict(self.base)
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self.sample, daemon=True)
 
     def sample(self):
-        while not self.done.wait(0.05):
-            for program in self.programs:
-                self.peak[program.name] = max(self.peak[program.name], program.rss_bytes())
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join(5)
+        for program in self.programs:
+            self.peak[program.name] = max(self.peak[program.name], program.rss_bytes())
 
     def assert_bounded(self):
         for name, peak in self.peak.items():

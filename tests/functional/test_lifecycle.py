@@ -2,13 +2,13 @@
 import concurrent.futures
 import json
 import os
-import threading
 import time
 
 import pytest
 
 from harness import leaks, wait
 from harness.api import ApiFailure, error_of, text_of
+from harness.sampler import Sampler
 
 COUNTER = """
 import os, time
@@ -310,27 +310,17 @@ def in_parallel(call, arguments):
         return list(pool.map(call, arguments))
 
 
-class MostStarting:
+class MostStarting(Sampler):
     """The most VMs seen at a time that did not run yet, while no sandbox stops running."""
 
     def __init__(self, system):
+        super().__init__()
         self.system, self.most = system, 0
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self.watch)
 
-    def watch(self):
-        while not self.done.wait(0.1):
-            with_vm = sum(each.startswith("sb-") for each in leaks.vm_processes())
-            running = sum(each["status"] == "running" for each in self.system.rpc.list()[0].values())
-            self.most = max(self.most, with_vm - running)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
+    def sample(self):
+        with_vm = sum(each.startswith("sb-") for each in leaks.vm_processes())
+        running = sum(each["status"] == "running" for each in self.system.rpc.list()[0].values())
+        self.most = max(self.most, with_vm - running)
 
 
 class TestCrowd:

@@ -5,7 +5,7 @@
 # usage: run.sh [PART...]     without names: lifecycle and drivers
 #   drivers       the drivers' conformance suite
 #   lifecycle     a sandbox's life through REST, and a pause by itself
-#   rest, faults, kills
+#   kills, faults, rest
 #                 all of tests/faults and tests/functional: the kills, other faults with what waits much, all else
 #                 Left out is what takes minutes here and tells nothing new: a thousand processes in one guest, and the
 #                 second moment of each kill of agent and control plane.
