@@ -12,6 +12,8 @@ MAX_FILE_LINES = 600
 # The API is one document, which its readers' tools want in one file.
 LONGER_FILES = {"proto/openapi.yaml": 1500}
 MAX_FUNCTION_LINES = 70
+# Where no event loop runs, or not yet.
+WITHOUT_LOOP = re.compile(r"_test\.cc$|^(?:fuzz|bench|tests|src/apps|src/cli)/")
 CODE = (".h", ".cc", ".py", ".sh", ".sql", ".cmake", ".proto", ".yaml", ".txt")
 BANNED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|(?i:stu" r"b|moc" r"k|fak" r"e)s?)\b")
 SCOPE = re.compile(r"\b(namespace|class|struct|union|enum)\b|extern\s+$")
@@ -172,6 +174,10 @@ def check(path, problems):
         code = blank(text)
         function_lengths(path, code, problems)
         coroutines(path, code, problems)
+        if not WITHOUT_LOOP.search(path) and path != "src/async/blocking.h":
+            for match in re.finditer(r"\bBlocking::without_loop\b|\bBlockingPass\b", code):
+                if not path.startswith("src/async/"):
+                    problems.append(f"{path}:{line_of(code, match.start())}: only offload() hands out a Blocking here")
 
 
 def main():

@@ -6,6 +6,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <concepts>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "async/blocking.h"
 #include "async/task.h"
 
 // Owning, waiting and cancelling. A program runs one event loop on one thread; everything here belongs to
@@ -100,17 +102,29 @@ Task<T> shielded(Task<T> task) {
 // have returned.
 Task<> run_until(Task<> work, Task<> stop);
 
-// Runs blocking `work` (a callable returning Result<T>) on the pool and resumes here. Cannot be cancelled:
-// it answers when the work is done, so the work itself must be bounded.
+namespace detail {
 template <class Work>
-auto offload(asio::thread_pool& pool, Work work) -> Task<typename std::invoke_result_t<Work>::value_type> {
-  using R = std::invoke_result_t<Work>;
+auto run_blocking(Work& work) {
+  if constexpr (std::invocable<Work&, Blocking>) {
+    return work(BlockingPass::make());
+  } else {
+    return work();
+  }
+}
+}  // namespace detail
+
+// Runs blocking `work` (a callable returning Result<T>, which may take a Blocking) on the pool and resumes
+// here. Cannot be cancelled: it answers when the work is done, so the work itself must be bounded.
+template <class Work>
+auto offload(asio::thread_pool& pool, Work work)
+    -> Task<typename decltype(detail::run_blocking(std::declval<Work&>()))::value_type> {
+  using R = decltype(detail::run_blocking(work));
   auto executor = co_await asio::this_coro::executor;
   co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(R)>(
       [executor, &pool](auto handler, Work task) {
         asio::post(pool, [executor, handler = std::move(handler), task = std::move(task),
                           guard = asio::make_work_guard(executor)]() mutable {
-          R result = task();
+          R result = detail::run_blocking(task);
           asio::post(executor, [handler = std::move(handler), result = std::move(result)]() mutable {
             std::move(handler)(std::move(result));
           });

@@ -187,7 +187,7 @@ TEST(Async, OffloadRunsElsewhereAndResumesHere) {
   auto body = [&]() -> Task<> {
     const auto here = std::this_thread::get_id();
     const auto there = CO_TRY(co_await offload(
-        loop.pool(), []() -> Result<std::thread::id> { return std::this_thread::get_id(); }));
+        loop.pool(), [](Blocking) -> Result<std::thread::id> { return std::this_thread::get_id(); }));
     EXPECT_TRUE(here != there);
     EXPECT_TRUE(here == std::this_thread::get_id());
     co_return Result<>{};

@@ -24,12 +24,13 @@ constexpr Names<Transition, 5> kTransitionNames{{{Transition::kNone, ""},
                                                  {Transition::kDestroying, "destroying"}}};
 constexpr Names<EndReason, 3> kEndReasonNames{
     {{EndReason::kNone, ""}, {EndReason::kDestroyed, "destroyed"}, {EndReason::kLost, "lost"}}};
-constexpr Names<HostStatus, 6> kHostStatusNames{{{HostStatus::kStarting, "starting"},
+constexpr Names<HostStatus, 7> kHostStatusNames{{{HostStatus::kStarting, "starting"},
                                                  {HostStatus::kRunning, "running"},
                                                  {HostStatus::kPausing, "pausing"},
                                                  {HostStatus::kPaused, "paused"},
                                                  {HostStatus::kResuming, "resuming"},
-                                                 {HostStatus::kStopping, "stopping"}}};
+                                                 {HostStatus::kStopping, "stopping"},
+                                                 {HostStatus::kError, "error"}}};
 
 template <class E, std::size_t N>
 std::string_view name_of(const Names<E, N>& names, E value) {

@@ -30,8 +30,9 @@ enum class EndReason : std::uint8_t { kNone, kDestroyed, kLost };
 std::string_view end_reason_name(EndReason reason);  // "" for kNone
 std::optional<EndReason> end_reason_from_name(std::string_view name);
 
-// What a host agent says of a sandbox (SandboxInfo.status).
-enum class HostStatus : std::uint8_t { kStarting, kRunning, kPausing, kPaused, kResuming, kStopping };
+// What a host agent says of a sandbox (SandboxInfo.status). kError: its files are kept, but the agent can
+// neither run nor resume it as they are; its owner may retry (resume) or destroy it.
+enum class HostStatus : std::uint8_t { kStarting, kRunning, kPausing, kPaused, kResuming, kStopping, kError };
 std::string_view host_status_name(HostStatus status);
 std::optional<HostStatus> host_status_from_name(std::string_view name);
 
