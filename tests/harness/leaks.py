@@ -84,7 +84,7 @@ def problems(system, own_mounts=()):
         out.append(f"cgroups {cgroups()}, running sandboxes {sorted(running)}")
     if len(namespaces()) > len(running) + READY_SLOTS:
         out.append(f"{len(namespaces())} network namespaces for {len(running)} running sandboxes: {namespaces()}")
-    if len(links()) > len(namespaces()):
+    if {name.removeprefix("wrenn-v") for name in links()} != {name.removeprefix("wrenn-") for name in namespaces()}:
         out.append(f"links without a namespace: {links()} against {namespaces()}")
     if set(mounts(system.root)) - set(own_mounts):
         out.append(f"mounts: {mounts(system.root)}")
