@@ -3,6 +3,7 @@ BUILD ?= build/release
 JOBS ?= $(shell nproc)
 PROGRAMS := wrenn wrenn-cp wrenn-agent envd
 CMAKE_FLAGS ?=
+TEST_FLAGS ?=
 # Settings of .env, when there is one, reach `make dev`, `make dev-agent` and `make migrate-up`.
 WITH_ENV := set -a; [ ! -f .env ] || . ./.env; set +a;
 
@@ -33,7 +34,7 @@ guest: build ## make the guest kernel, initramfs and the template "minimal" belo
 	@scripts/build-guest.sh
 
 test: deps build guest ## every test: unit, Connect conformance, functional on real VMs, Firecracker in the KVM lab
-	@scripts/run-tests.py --build $(BUILD)
+	@scripts/run-tests.py --build $(BUILD) $(TEST_FLAGS)
 
 test-unit: build ## unit tests only
 	@scripts/run-tests.py --build $(BUILD) unit
