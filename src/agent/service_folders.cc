@@ -5,7 +5,7 @@
 namespace wrenn::agent {
 namespace {
 
-using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
+using sandbox::RunningGuest;
 
 const char* type_name(const filesystem::EntryInfo& entry) {
   if (entry.is_symlink()) return "symlink";
@@ -36,21 +36,21 @@ pb::FileEntry to_entry(filesystem::EntryInfo info) {
   return entry;
 }
 
-Task<pb::ListDirResponse> list_body(SandboxPtr sandbox, pb::ListDirRequest request) {
-  auto listed = CO_TRY(co_await sandbox->guest()->list_dir(request.path(), request.depth()));
+Task<pb::ListDirResponse> list_body(RunningGuest guest, pb::ListDirRequest request) {
+  auto listed = CO_TRY(co_await guest.client->list_dir(request.path(), request.depth()));
   pb::ListDirResponse response;
   for (auto& info : *listed.mutable_entries()) *response.add_entries() = to_entry(std::move(info));
   co_return response;
 }
 
-Task<pb::MakeDirResponse> make_body(SandboxPtr sandbox, std::string path) {
+Task<pb::MakeDirResponse> make_body(RunningGuest guest, std::string path) {
   pb::MakeDirResponse response;
-  *response.mutable_entry() = to_entry(CO_TRY(co_await sandbox->guest()->make_dir(std::move(path))));
+  *response.mutable_entry() = to_entry(CO_TRY(co_await guest.client->make_dir(std::move(path))));
   co_return response;
 }
 
-Task<pb::RemovePathResponse> remove_body(SandboxPtr sandbox, std::string path) {
-  CO_TRY(co_await sandbox->guest()->remove(std::move(path)));
+Task<pb::RemovePathResponse> remove_body(RunningGuest guest, std::string path) {
+  CO_TRY(co_await guest.client->remove(std::move(path)));
   co_return pb::RemovePathResponse();
 }
 
@@ -66,19 +66,19 @@ Task<pb::ListDirResponse> Service::list_dir(pb::ListDirRequest request) {
   CO_TRY(model::check_path("path", request.path()));
   CO_TRY(model::check_range("depth", request.depth(), 0, kMaxListDepth));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(list_body(sandbox, std::move(request)));
+  co_return co_await sandbox->operate(list_body, std::move(request));
 }
 
 Task<pb::MakeDirResponse> Service::make_dir(pb::MakeDirRequest request) {
   CO_TRY(model::check_path("path", request.path()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(make_body(sandbox, request.path()));
+  co_return co_await sandbox->operate(make_body, request.path());
 }
 
 Task<pb::RemovePathResponse> Service::remove_path(pb::RemovePathRequest request) {
   CO_TRY(model::check_path("path", request.path()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(remove_body(sandbox, request.path()));
+  co_return co_await sandbox->operate(remove_body, request.path());
 }
 
 }  // namespace wrenn::agent

@@ -10,8 +10,7 @@ namespace wrenn::agent {
 namespace {
 
 using sandbox::ExecSpec;
-using sandbox::Sandbox;
-using SandboxPtr = std::shared_ptr<Sandbox>;
+using sandbox::RunningGuest;
 
 std::string procedure(std::string_view method) {
   return fmt::format("/hostagent.v1.HostAgentService/{}", method);
@@ -19,21 +18,20 @@ std::string procedure(std::string_view method) {
 
 // Bodies of operations: they run inside Sandbox::operate, which may drop them at any wait.
 
-Task<sandbox::ExecOutput> exec_body(SandboxPtr sandbox, ExecSpec spec) {
-  co_return co_await sandbox->guest()->exec(std::move(spec), sandbox->dropping());
+Task<sandbox::ExecOutput> exec_body(RunningGuest guest, ExecSpec spec) {
+  co_return co_await guest.client->exec(std::move(spec), guest.dropping);
 }
 
-Task<> exec_stream_body(SandboxPtr sandbox, ExecSpec spec, connect::Writer<pb::ExecStreamResponse> out) {
-  const auto dropping = sandbox->dropping();
-  const auto process = CO_TRY(co_await sandbox->guest()->start(std::move(spec)));
+Task<> exec_stream_body(RunningGuest guest, ExecSpec spec, connect::Writer<pb::ExecStreamResponse> out) {
+  const auto process = CO_TRY(co_await guest.client->start(std::move(spec)));
   Result<> relayed = co_await relay_events(process.get(), out);
   // The client went away or took too long: its command does not go on without it. A pause, though, keeps it.
-  if (!relayed && !*dropping) co_await async::shielded(process->kill());
+  if (!relayed && !*guest.dropping) co_await async::shielded(process->kill());
   co_return relayed;
 }
 
-Task<> write_file_body(SandboxPtr sandbox, pb::WriteFileRequest request) {
-  const auto upload = CO_TRY(co_await sandbox->guest()->upload(request.path()));
+Task<> write_file_body(RunningGuest guest, pb::WriteFileRequest request) {
+  const auto upload = CO_TRY(co_await guest.client->upload(request.path()));
   const std::string& content = request.content();
   for (std::size_t at = 0; at < content.size(); at += sandbox::kFileChunkBytes) {
     CO_TRY(co_await upload->write(content.substr(at, sandbox::kFileChunkBytes)));
@@ -41,9 +39,9 @@ Task<> write_file_body(SandboxPtr sandbox, pb::WriteFileRequest request) {
   co_return co_await upload->finish();
 }
 
-Task<> write_stream_body(SandboxPtr sandbox, std::string path,
+Task<> write_stream_body(RunningGuest guest, std::string path,
                          connect::Reader<pb::WriteFileStreamRequest> in) {
-  const auto upload = CO_TRY(co_await sandbox->guest()->upload(std::move(path)));
+  const auto upload = CO_TRY(co_await guest.client->upload(std::move(path)));
   while (auto message = CO_TRY(co_await in.receive())) {
     if (!message->has_chunk()) co_return fail(Code::kInvalidArgument, "only the first message carries meta");
     if (message->chunk().size() > sandbox::kMaxUploadChunkBytes) {
@@ -54,14 +52,14 @@ Task<> write_stream_body(SandboxPtr sandbox, std::string path,
   co_return co_await upload->finish();
 }
 
-Task<std::string> read_file_body(SandboxPtr sandbox, std::string path) {
-  const auto response = CO_TRY(co_await sandbox->guest()->download(std::move(path)));
+Task<std::string> read_file_body(RunningGuest guest, std::string path) {
+  const auto response = CO_TRY(co_await guest.client->download(std::move(path)));
   co_return co_await net::read_all(response.get(), sandbox::kMaxFileBytes);
 }
 
-Task<> read_stream_body(SandboxPtr sandbox, std::string path,
+Task<> read_stream_body(RunningGuest guest, std::string path,
                         connect::Writer<pb::ReadFileStreamResponse> out) {
-  const auto response = CO_TRY(co_await sandbox->guest()->download(std::move(path)));
+  const auto response = CO_TRY(co_await guest.client->download(std::move(path)));
   std::string buffer(sandbox::kFileChunkBytes, '\0');
   while (true) {
     const std::size_t n = CO_TRY(co_await response->read(std::span<char>(buffer.data(), buffer.size())));
@@ -108,7 +106,7 @@ void Service::add_files() {
 Task<pb::ExecResponse> Service::exec(pb::ExecRequest request) {
   ExecSpec spec = CO_TRY(limited_spec(request, model::kDefaultExecTimeoutSec));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  auto output = CO_TRY(co_await sandbox->operate(exec_body(sandbox, std::move(spec))));
+  auto output = CO_TRY(co_await sandbox->operate(exec_body, std::move(spec)));
   pb::ExecResponse response;
   response.set_stdout(std::move(output.stdout_bytes));
   response.set_stderr(std::move(output.stderr_bytes));
@@ -119,7 +117,7 @@ Task<pb::ExecResponse> Service::exec(pb::ExecRequest request) {
 Task<> Service::exec_stream(pb::ExecStreamRequest request, connect::Writer<pb::ExecStreamResponse> out) {
   ExecSpec spec = CO_TRY(limited_spec(request, 0));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(exec_stream_body(sandbox, std::move(spec), out));
+  co_return co_await sandbox->operate(exec_stream_body, std::move(spec), out);
 }
 
 Task<pb::WriteFileResponse> Service::write_file(pb::WriteFileRequest request) {
@@ -130,7 +128,7 @@ Task<pb::WriteFileResponse> Service::write_file(pb::WriteFileRequest request) {
                        .with_field("content"));
   }
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  CO_TRY(co_await sandbox->operate(write_file_body(sandbox, std::move(request))));
+  CO_TRY(co_await sandbox->operate(write_file_body, std::move(request)));
   co_return pb::WriteFileResponse();
 }
 
@@ -138,7 +136,7 @@ Task<pb::ReadFileResponse> Service::read_file(pb::ReadFileRequest request) {
   CO_TRY(model::check_path("path", request.path()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
   pb::ReadFileResponse response;
-  response.set_content(CO_TRY(co_await sandbox->operate(read_file_body(sandbox, request.path()))));
+  response.set_content(CO_TRY(co_await sandbox->operate(read_file_body, request.path())));
   co_return response;
 }
 
@@ -148,7 +146,7 @@ Task<pb::WriteFileStreamResponse> Service::write_stream(connect::Reader<pb::Writ
     co_return fail(Code::kInvalidArgument, "the first message must carry meta");
   CO_TRY(model::check_path("path", first->meta().path()));
   const auto sandbox = CO_TRY(manager_->find(first->meta().sandbox_id()));
-  CO_TRY(co_await sandbox->operate(write_stream_body(sandbox, first->meta().path(), in)));
+  CO_TRY(co_await sandbox->operate(write_stream_body, first->meta().path(), in));
   co_return pb::WriteFileStreamResponse();
 }
 
@@ -156,7 +154,7 @@ Task<> Service::read_stream(pb::ReadFileStreamRequest request,
                             connect::Writer<pb::ReadFileStreamResponse> out) {
   CO_TRY(model::check_path("path", request.path()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(read_stream_body(sandbox, request.path(), out));
+  co_return co_await sandbox->operate(read_stream_body, request.path(), out);
 }
 
 }  // namespace wrenn::agent

@@ -5,7 +5,7 @@
 namespace wrenn::agent {
 namespace {
 
-using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
+using sandbox::RunningGuest;
 
 template <class Request>
 Result<process::ProcessSelector> selector_of(const Request& request) {
@@ -20,19 +20,19 @@ Result<process::ProcessSelector> selector_of(const Request& request) {
   return selector;
 }
 
-Task<pb::StartBackgroundResponse> background_body(SandboxPtr sandbox, sandbox::ExecSpec spec) {
+Task<pb::StartBackgroundResponse> background_body(RunningGuest guest, sandbox::ExecSpec spec) {
   pb::StartBackgroundResponse response;
   response.set_tag(spec.tag);
-  const auto process = CO_TRY(co_await sandbox->guest()->start(std::move(spec)));
+  const auto process = CO_TRY(co_await guest.client->start(std::move(spec)));
   const auto event = CO_TRY(co_await process->next());
   if (!event || !event->has_start()) co_return fail(Code::kInternal, "the process did not start");
   response.set_pid(event->start().pid());
   co_return response;
 }
 
-Task<pb::ListProcessesResponse> list_body(SandboxPtr sandbox) {
+Task<pb::ListProcessesResponse> list_body(RunningGuest guest) {
   pb::ListProcessesResponse response;
-  for (const auto& info : CO_TRY(co_await sandbox->guest()->processes())) {
+  for (const auto& info : CO_TRY(co_await guest.client->processes())) {
     auto* entry = response.add_processes();
     entry->set_pid(info.pid());
     entry->set_tag(info.tag());
@@ -42,15 +42,15 @@ Task<pb::ListProcessesResponse> list_body(SandboxPtr sandbox) {
   co_return response;
 }
 
-Task<pb::KillProcessResponse> kill_body(SandboxPtr sandbox, process::ProcessSelector selector,
+Task<pb::KillProcessResponse> kill_body(RunningGuest guest, process::ProcessSelector selector,
                                         process::Signal signal) {
-  CO_TRY(co_await sandbox->guest()->signal(std::move(selector), signal));
+  CO_TRY(co_await guest.client->signal(std::move(selector), signal));
   co_return pb::KillProcessResponse();
 }
 
-Task<> connect_body(SandboxPtr sandbox, process::ProcessSelector selector,
+Task<> connect_body(RunningGuest guest, process::ProcessSelector selector,
                     connect::Writer<pb::ExecStreamResponse> out) {
-  const auto process = CO_TRY(co_await sandbox->guest()->connect(std::move(selector)));
+  const auto process = CO_TRY(co_await guest.client->connect(std::move(selector)));
   co_return co_await relay_events(process.get(), out);
 }
 
@@ -73,12 +73,12 @@ Task<pb::StartBackgroundResponse> Service::start_background(pb::StartBackgroundR
   CO_TRY(model::check_name("tag", request.tag()));
   spec.tag = request.tag();
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(background_body(sandbox, std::move(spec)));
+  co_return co_await sandbox->operate(background_body, std::move(spec));
 }
 
 Task<pb::ListProcessesResponse> Service::list_processes(pb::ListProcessesRequest request) {
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(list_body(sandbox));
+  co_return co_await sandbox->operate(list_body);
 }
 
 Task<pb::KillProcessResponse> Service::kill_process(pb::KillProcessRequest request) {
@@ -89,14 +89,14 @@ Task<pb::KillProcessResponse> Service::kill_process(pb::KillProcessRequest reque
   }
   const auto signal = name == "SIGTERM" ? process::SIGNAL_SIGTERM : process::SIGNAL_SIGKILL;
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(kill_body(sandbox, std::move(selector), signal));
+  co_return co_await sandbox->operate(kill_body, std::move(selector), signal);
 }
 
 Task<> Service::connect_process(pb::ConnectProcessRequest request,
                                 connect::Writer<pb::ExecStreamResponse> out) {
   auto selector = CO_TRY(selector_of(request));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(connect_body(sandbox, std::move(selector), out));
+  co_return co_await sandbox->operate(connect_body, std::move(selector), out);
 }
 
 }  // namespace wrenn::agent

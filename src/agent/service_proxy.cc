@@ -10,7 +10,7 @@
 namespace wrenn::agent {
 namespace {
 
-using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
+using sandbox::RunningGuest;
 using ExchangePtr = std::shared_ptr<net::Exchange>;
 
 constexpr const char* kErrorHeader = "X-Wrenn-Error";
@@ -36,11 +36,7 @@ Result<ProxyTarget> parse_target(std::string_view target) {
   return out;
 }
 
-Task<> attempt(SandboxPtr sandbox, ExchangePtr exchange, net::RequestHead head, std::uint16_t port,
-               net::HttpClient* http) {
-  net::Endpoint endpoint;
-  endpoint.host = sandbox->host_ip();
-  endpoint.port = port;
+Task<> attempt(net::Endpoint endpoint, ExchangePtr exchange, net::RequestHead head, net::HttpClient* http) {
   // A guest must not pass for us.
   const auto check = [](const net::ResponseHead& answer) -> std::optional<Error> {
     if (!answer.headers.has(kErrorHeader)) return std::nullopt;
@@ -49,10 +45,14 @@ Task<> attempt(SandboxPtr sandbox, ExchangePtr exchange, net::RequestHead head, 
   co_return co_await net::forward(std::move(exchange), http, std::move(endpoint), std::move(head), check);
 }
 
-Task<> proxy_body(SandboxPtr sandbox, ExchangePtr exchange, net::RequestHead head, std::uint16_t port,
+Task<> proxy_body(RunningGuest guest, ExchangePtr exchange, net::RequestHead head, std::uint16_t port,
                   net::HttpClient* http) {
+  // All tries are for the guest that the request was admitted to.
+  net::Endpoint endpoint;
+  endpoint.host = guest.host_ip;
+  endpoint.port = port;
   for (int tries = 1;; ++tries) {
-    Result<> done = co_await attempt(sandbox, exchange, head, port, http);
+    Result<> done = co_await attempt(endpoint, exchange, head, http);
     const bool closed = !done && done.error().reason() == "connect_failed";
     if (!closed) co_return done;
     if (tries == kConnectTries) {
@@ -80,8 +80,7 @@ Task<> Service::proxy(std::shared_ptr<net::Exchange> exchange) {
     head.target = target.target;
     head.headers = net::end_to_end(head.headers);
     const auto sandbox = CO_TRY(self->manager_->find(target.sandbox_id));
-    co_return co_await sandbox->operate(
-        proxy_body(sandbox, each, std::move(head), target.port, &self->ports_));
+    co_return co_await sandbox->operate(proxy_body, each, std::move(head), target.port, &self->ports_);
   };
   Result<> done = co_await forwarded(this, exchange);
   if (done || exchange->started()) co_return done;

@@ -7,7 +7,7 @@ namespace wrenn::agent {
 namespace {
 
 using sandbox::PtySpec;
-using SandboxPtr = std::shared_ptr<sandbox::Sandbox>;
+using sandbox::RunningGuest;
 
 constexpr std::size_t kMaxInputBytes = 64 * 1024;
 constexpr std::uint32_t kMaxCells = 65'535;
@@ -55,23 +55,22 @@ Task<> relay(sandbox::GuestProcess* process, std::string tag, connect::Writer<pb
 }
 
 // Leaving ends the view, not the terminal.
-Task<> attach_body(SandboxPtr sandbox, PtySpec spec, connect::Writer<pb::PtyAttachResponse> out) {
+Task<> attach_body(RunningGuest guest, PtySpec spec, connect::Writer<pb::PtyAttachResponse> out) {
   std::string tag = spec.tag;
-  sandbox::GuestClient* guest = sandbox->guest();
-  const auto process = spec.cmd.empty() ? CO_TRY(co_await guest->attach_pty(tag))
-                                        : CO_TRY(co_await guest->start_pty(std::move(spec)));
+  const auto process = spec.cmd.empty() ? CO_TRY(co_await guest.client->attach_pty(tag))
+                                        : CO_TRY(co_await guest.client->start_pty(std::move(spec)));
   co_return co_await relay(process.get(), std::move(tag), out);
 }
 
-Task<> input_body(SandboxPtr sandbox, pb::PtySendInputRequest request) {
-  co_return co_await sandbox->guest()->pty_input(request.tag(), std::move(*request.mutable_data()));
+Task<> input_body(RunningGuest guest, pb::PtySendInputRequest request) {
+  co_return co_await guest.client->pty_input(request.tag(), std::move(*request.mutable_data()));
 }
 
-Task<> resize_body(SandboxPtr sandbox, pb::PtyResizeRequest request) {
-  co_return co_await sandbox->guest()->pty_resize(request.tag(), request.cols(), request.rows());
+Task<> resize_body(RunningGuest guest, pb::PtyResizeRequest request) {
+  co_return co_await guest.client->pty_resize(request.tag(), request.cols(), request.rows());
 }
 
-Task<> kill_body(SandboxPtr sandbox, std::string tag) { co_return co_await sandbox->guest()->pty_kill(tag); }
+Task<> kill_body(RunningGuest guest, std::string tag) { co_return co_await guest.client->pty_kill(tag); }
 
 }  // namespace
 
@@ -89,7 +88,7 @@ void Service::add_pty() {
 Task<> Service::pty_attach(pb::PtyAttachRequest request, connect::Writer<pb::PtyAttachResponse> out) {
   PtySpec spec = CO_TRY(pty_spec(request));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(attach_body(sandbox, std::move(spec), out));
+  co_return co_await sandbox->operate(attach_body, std::move(spec), out);
 }
 
 Task<pb::PtySendInputResponse> Service::pty_input(pb::PtySendInputRequest request) {
@@ -97,20 +96,20 @@ Task<pb::PtySendInputResponse> Service::pty_input(pb::PtySendInputRequest reques
     co_return fail(Error(Code::kInvalidArgument, "data must have at most 65536 bytes").with_field("data"));
   }
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  CO_TRY(co_await sandbox->operate(input_body(sandbox, std::move(request))));
+  CO_TRY(co_await sandbox->operate(input_body, std::move(request)));
   co_return pb::PtySendInputResponse();
 }
 
 Task<pb::PtyResizeResponse> Service::pty_resize(pb::PtyResizeRequest request) {
   CO_TRY(check_cells(request.cols(), request.rows()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  CO_TRY(co_await sandbox->operate(resize_body(sandbox, std::move(request))));
+  CO_TRY(co_await sandbox->operate(resize_body, std::move(request)));
   co_return pb::PtyResizeResponse();
 }
 
 Task<pb::PtyKillResponse> Service::pty_kill(pb::PtyKillRequest request) {
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  CO_TRY(co_await sandbox->operate(kill_body(sandbox, request.tag())));
+  CO_TRY(co_await sandbox->operate(kill_body, request.tag()));
   co_return pb::PtyKillResponse();
 }
 

@@ -79,7 +79,7 @@ Task<> Sandbox::start_new(Template from) {
   if (snapshot) plan.memory_file = paths_.memory;
   machine_.vm = CO_TRY(co_await launch(context_, std::move(plan), machine_.slot));
   record_.process = machine_.vm->process();
-  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
   if (snapshot) {
     CO_TRY(co_await machine_.vm->resume());
   } else {

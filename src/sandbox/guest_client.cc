@@ -168,6 +168,10 @@ net::RequestHead GuestClient::head(std::string method, std::string target) const
 
 void GuestClient::drop_connections() { http_->drop_idle(endpoint_); }
 
+void forget_guest(net::HttpClient* http, std::string host_ip) {
+  http->drop_idle(guest_endpoint(std::move(host_ip)));
+}
+
 Task<net::Headers> GuestClient::simple(std::string method, std::string target, std::string body) {
   net::RequestHead request = head(std::move(method), std::move(target));
   if (!body.empty()) request.headers.set("Content-Type", "application/json");

@@ -88,7 +88,7 @@ class GuestClient {
   // Before a pause: stops the guest's processes and writes its disks out. Answers its unused memory in bytes,
   // 0: not told.
   Task<std::uint64_t> quiesce(Milliseconds limit);
-  // Forgets kept connections: the VM behind the address is gone.
+  // Forgets kept connections: the VM behind the address stands still.
   void drop_connections();
 
   Task<std::unique_ptr<GuestProcess>> start(ExecSpec spec);
@@ -128,6 +128,9 @@ class GuestClient {
   std::string token_;
   connect::Client connect_;
 };
+
+// Forgets connections to the VM that had this address, which is gone.
+void forget_guest(net::HttpClient* http, std::string host_ip);
 
 // The error of an HTTP answer of envd that is not 2xx.
 Error guest_http_error(int status, std::string_view body);

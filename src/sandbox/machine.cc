@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "base/log.h"
+#include "sandbox/guest_client.h"
 #include "sandbox/limits.h"
 #include "sys/file.h"
 
@@ -110,7 +111,11 @@ Task<> dismantle(Context* context, std::string id, Machine machine) {
   if (machine.vm != nullptr) keep_first(&first, co_await machine.vm->kill());
   keep_first(&first,
              co_await async::offload(*context->pool, [context, id] { return context->cgroups->remove(id); }));
-  if (machine.slot.index != 0) context->slots->release(machine.slot.index);
+  if (machine.slot.index != 0) {
+    // Another guest has the address next.
+    forget_guest(context->http.get(), machine.slot.host_ip);
+    context->slots->release(machine.slot.index);
+  }
   co_return first;
 }
 

@@ -36,7 +36,8 @@ Task<async::Semaphore::Guard> take_start(Context* context, Milliseconds limit = 
 // Makes the cgroup and starts the VM (booting, or loaded and paused). Paths' files exist. On failure nothing
 // is left but the slot, which stays the caller's.
 Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::Slot slot);
-// Kills the VM if there is one and gives slot and cgroup back. Goes on after errors; answers the first.
+// Kills the VM if there is one, forgets connections to it, and gives slot and cgroup back; nobody uses its
+// address any more. Goes on after errors; answers the first.
 Task<> dismantle(Context* context, std::string id, Machine machine);
 
 // What a snapshot must say to be loadable here, besides kind, id and generation.

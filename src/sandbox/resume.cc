@@ -67,7 +67,7 @@ Task<> Sandbox::load_paused() {
   const LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, paths_.memory, paths_.snapshot_dir};
   machine_.vm = CO_TRY(co_await launch(context_, plan, machine_.slot));
   record_.process = machine_.vm->process();
-  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
   co_return Result<>{};
 }
 

@@ -220,9 +220,10 @@ Task<> Sandbox::locked_destroy() {
 
 Task<> Sandbox::discard() {
   set_status(HostStatus::kStopping);
-  if (guest_ != nullptr) guest_->drop_connections();
-  const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
+  // First, since an operation must not outlive the address that it works with.
   co_await drop_operations();
+  guest_.reset();
+  const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
   // The journal's folder goes last: while it is there, a new agent knows what is left to remove.
   const Result<> removed = co_await async::offload(*context_->pool, [paths = paths_]() -> Result<> {
     TRY(sys::remove_tree(paths.snapshot_dir));
@@ -256,7 +257,7 @@ Task<> Sandbox::recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm) 
 }
 
 Task<> Sandbox::adopt(std::shared_ptr<vmm::Vm> vm) {
-  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
   // It stands still if the agent died between the journal entry and the start, or during a pause.
   Result<> resumed = co_await vm->resume();
   if (resumed) resumed = co_await init_guest();

@@ -22,6 +22,14 @@
 // when it stops running.
 namespace wrenn::sandbox {
 
+// What an operation works on, taken once when it is admitted: the sandbox's next life has another.
+struct RunningGuest {
+  std::string host_ip;
+  std::shared_ptr<GuestClient> client;  // with the address and token of this life
+  // True by the time an operation is cancelled because the sandbox stopped running, not by its client.
+  std::shared_ptr<bool> dropping;
+};
+
 class Sandbox : public std::enable_shared_from_this<Sandbox> {
  public:
   struct Owner {
@@ -48,23 +56,22 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm);
 
   // ---- operations inside the guest
-  // Runs `task` while the sandbox runs, as activity while it lasts. Waits for a transition that leads to
-  // running. kUnavailable with reason "sandbox_paused" or "sandbox_stopped" when it stops running meanwhile.
-  template <class T>
-  Task<T> operate(Task<T> task) {
+  // Runs `body(RunningGuest, args...)`, a coroutine, while the sandbox runs, as activity while it lasts.
+  // Waits for a transition that leads to running. kUnavailable with reason "sandbox_paused" or
+  // "sandbox_stopped" when it stops running meanwhile; the guest is given up only when the body has returned.
+  template <class Body, class... Args>
+  auto operate(Body body, Args... args) -> std::invoke_result_t<Body, RunningGuest, Args...> {
     CO_TRY(co_await wait_running());
     Operation operation(this);
-    std::optional<Result<T>> result;
-    operation.nursery.spawn("operation", store(std::move(task), &result, &operation));
+    std::optional<typename std::invoke_result_t<Body, RunningGuest, Args...>::value_type> result;
+    operation.nursery.spawn("operation",
+                            store(body(running_guest(), std::move(args)...), &result, &operation));
     co_await finish(&operation);
     touch();
     if (operation.dropped && (!result || !*result)) co_return fail(dropped_error());
     if (!result) co_return fail(async::canceled_error());
     co_return std::move(*result);
   }
-  // True by the time an operation is cancelled because the sandbox stopped running, not by its client.
-  std::shared_ptr<bool> dropping() const { return dropping_; }
-  GuestClient* guest() { return guest_.get(); }
   Result<> ping();
   Task<> acknowledge_auto_pause();
 
@@ -75,7 +82,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   const Metrics& metrics() const { return metrics_; }
   const Record& record() const { return record_; }
   model::HostStatus status() const { return status_; }
-  std::string host_ip() const { return machine_.slot.host_ip; }
+  std::string host_ip() const { return machine_.slot.host_ip; }  // for display; empty without a machine
   std::int64_t last_active_ms() const { return last_active_ms_; }
   bool idle(std::int64_t now_ms) const;
   bool auto_pause_due(std::int64_t now_ms) const { return idle(now_ms) && now_ms >= next_auto_pause_ms_; }
@@ -100,6 +107,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   asio::awaitable<void> finish(Operation* operation);
   asio::awaitable<void> drop_operations();
   Task<> wait_running();
+  RunningGuest running_guest() const { return {machine_.slot.host_ip, guest_, dropping_}; }
   Error dropped_error() const;
   void touch() { last_active_ms_ = unix_ms(); }
 
@@ -146,7 +154,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   model::HostStatus status_ = model::HostStatus::kStarting;
   Machine machine_;
   Metrics metrics_;
-  std::unique_ptr<GuestClient> guest_;
+  std::shared_ptr<GuestClient> guest_;
   async::Mutex turn_;
   async::Condition changed_;
   std::set<Operation*> operations_;

@@ -1,4 +1,5 @@
 """Who may reach what: guests, teams, and callers without a key."""
+import http.client
 import json
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import httpx
 import pytest
 
+from harness import wait
 from harness.agent_rpc import AgentRpc, RpcFailure
 from harness.api import Api, error_of
 
@@ -265,3 +267,85 @@ class TestTeams:
         assert shared in [each["id"] for each in system.api.list()]
         assert system.api.request("DELETE", f"/v1/sandboxes/{mine}").status_code == 404
         stranger.destroy(mine)
+
+
+class Hammer:
+    """Threads that ask a sandbox's port through the agent's proxy until stopped; each notes its last status."""
+
+    THREADS = 32
+
+    def __init__(self, system, sandbox_id, port):
+        self.system = system
+        self.path = f"/proxy/{sandbox_id}/{port}/"
+        self.statuses = set()
+        self.done = threading.Event()
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(self.THREADS)]
+
+    def run(self):
+        headers = {"Proxy-Authorization": f"Bearer {self.system.secret}"}
+        while not self.done.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self.system.agent_port, timeout=20)
+            try:
+                connection.request("GET", self.path, headers=headers)
+                self.statuses.add(connection.getresponse().status)
+            except (OSError, http.client.HTTPException):
+                pass
+            finally:
+                connection.close()
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        for thread in self.threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in self.threads), "a proxied request hangs"
+
+
+class Counter:
+    """A port of the host's loopback that counts who connects."""
+
+    def __init__(self):
+        self.hits = 0
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
+
+    def accept(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            self.hits += 1
+            peer.close()
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join(5)
+        self.listener.close()
+
+
+@pytest.mark.parametrize("end", ["deleted", "rebooted"])
+def test_no_request_for_a_sandbox_that_ends_reaches_the_host(api, system, end):
+    """Requests that are tried again while their sandbox goes must not end up at the host's own ports."""
+    counter = Counter()
+    for _ in range(3):
+        sandbox_id = api.create()["id"]
+        # Much to give back makes the end long.
+        api.shell(sandbox_id, "head -c 96M /dev/zero > /dev/shm/ballast")
+        with Hammer(system, sandbox_id, counter.port) as hammer:
+            wait.until(lambda: 502 in hammer.statuses, 20, "the first requests to be refused")
+            if end == "deleted":
+                api.destroy(sandbox_id)
+            else:
+                api.exec_raw(sandbox_id, "sh", ["-c", "echo b > /proc/sysrq-trigger"], timeout_sec=10)
+            wait.until(lambda: system.rpc.status(sandbox_id) is None, 30, "the sandbox to be gone")
+    with socket.create_connection(("127.0.0.1", counter.port), timeout=5):
+        wait.until(lambda: counter.hits > 0, 5, "the count of a connection of our own")
+    counter.close()
+    assert counter.hits == 1, f"{counter.hits - 1} requests of strangers reached the host's loopback"
