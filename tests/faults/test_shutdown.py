@@ -1,7 +1,6 @@
 """Ordered ends: a stopped agent finishes what it began, leaves VMs running and finds them again."""
 import json
 import os
-import time
 
 from harness import leaks, wait
 
@@ -29,9 +28,7 @@ def test_the_reaper_finishes_a_pause_at_shutdown(api, system, make, no_leaks):
     sandbox_id = make(timeout_sec=1)
     dirty(api, sandbox_id, 96)
     wait.until(lambda: phase(system, sandbox_id) == "pausing", 15, "the reaper to begin the pause", 0.002)
-    began = time.monotonic()
     assert system.agent.stop() == 0
-    assert time.monotonic() - began < 30
     assert phase(system, sandbox_id) == "paused", "the agent left a pause half done"
     assert leaks.vm_processes() == {}
     assert os.path.exists(f"{system.snapshots}/{sandbox_id}/manifest.json")

@@ -59,18 +59,18 @@ def test_timeout_survives_resume(api, system, make):
 
 def test_activity_holds_the_pause_off(api, system, make):
     """A long command and an open stream count as activity while they last; calls count when they come."""
-    sandbox_id = make(timeout_sec=2)
-    answer = api.exec(sandbox_id, "sleep", ["6"])
+    sandbox_id = make(timeout_sec=4)
+    answer = api.exec(sandbox_id, "sleep", ["8"])
     assert answer["exit_code"] == 0, "paused under a running command"
     assert system.rpc.status(sandbox_id) == "running"
     socket = api.exec_socket(sandbox_id)
-    socket.send({"type": "start", "cmd": "sleep", "args": ["5"]})
+    socket.send({"type": "start", "cmd": "sleep", "args": ["8"]})
     assert list(socket.messages())[-1]["type"] == "exit"
-    for _ in range(4):
+    for _ in range(8):
         time.sleep(1)
         api.write_ok(sandbox_id, "/tmp/alive", b"x")
     assert system.rpc.status(sandbox_id) == "running"
-    paused_by_agent(system.rpc, sandbox_id, 2 + TICK_SEC + SLACK_SEC)
+    paused_by_agent(system.rpc, sandbox_id, 4 + TICK_SEC + SLACK_SEC)
 
 
 class TestPing:
@@ -85,8 +85,8 @@ class TestPing:
         assert int(system.rpc.sandbox(sandbox_id)["lastActiveAtUnix"]) > agent_before
 
     def test_keeps_a_sandbox_awake(self, api, system, make):
-        sandbox_id = make(timeout_sec=2)
-        for _ in range(8):
+        sandbox_id = make(timeout_sec=4)
+        for _ in range(10):
             time.sleep(0.8)
             assert api.ping(sandbox_id).status_code == 204
         assert system.rpc.status(sandbox_id) == "running"

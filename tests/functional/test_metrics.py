@@ -30,7 +30,7 @@ def test_work_shows(api, make):
     assert seen[-1]["disk_bytes"] - seen[0]["disk_bytes"] > 30 << 20
     assert all(p["mem_bytes"] > 10 << 20 for p in seen)
     assert [p["timestamp_unix"] for p in seen] == sorted(p["timestamp_unix"] for p in seen)
-    assert abs(seen[-1]["timestamp_unix"] - time.time()) < 5
+    assert abs(seen[-1]["timestamp_unix"] - time.time()) < 30
     assert len(seen) >= 6 and points(api, sandbox_id, "10m")
     assert metrics(api, sandbox_id).json()["range"] == "10m"
     assert points(api, sandbox_id, "24h") == [], "no five minutes have passed"

@@ -1,6 +1,5 @@
 """The same main job with a real PostgreSQL behind the control plane."""
 import os
-import time
 
 import pytest
 
@@ -62,6 +61,5 @@ def test_it_survives_a_restart_of_the_database(api, system, make):
     response = api.request("GET", f"/v1/sandboxes/{sandbox_id}")
     if response.status_code != 200:
         assert response.status_code == 503 and error_of(response)[0] == "db_unavailable"
-    began = time.monotonic()
     wait.until(lambda: api.status(sandbox_id) == "running", 15, "the database to be used again")
-    assert time.monotonic() - began < 15 and os.path.exists(f"/proc/{postmaster}")
+    assert os.path.exists(f"/proc/{postmaster}")

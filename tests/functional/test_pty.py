@@ -29,7 +29,7 @@ class Terminal:
     def type(self, text):
         self.socket.send({"type": "input", "data": base64.b64encode(text.encode()).decode()})
 
-    def until(self, wanted, limit_sec=20):
+    def until(self, wanted, limit_sec=90):
         """Reads output until the pattern is in it; answers the match and drops what came before its end."""
         end = time.monotonic() + limit_sec
         while not (match := re.search(wanted, self.output)):
@@ -116,7 +116,7 @@ def test_wrenn_shell(system, shared):
         os.execv(f"{BUILDS}/wrenn", ["wrenn", "shell", shared])
     output = b""
 
-    def until(wanted, limit_sec=20):
+    def until(wanted, limit_sec=90):
         nonlocal output
         end = time.monotonic() + limit_sec
         while wanted not in output:

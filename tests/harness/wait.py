@@ -6,8 +6,13 @@ class WaitFailed(AssertionError):
     pass
 
 
+# How long any wait lasts at least: a machine may be many times slower than the one a limit was thought of for.
+PATIENCE_SEC = 90
+
+
 def until(condition, limit_sec, what, every_sec=0.05, abort=None):
-    """Polls `condition` until it answers something true, and returns that.
+    """Polls `condition` until it answers something true, and returns that. After `limit_sec` or PATIENCE_SEC, whichever
+    is longer, it fails: a limit ends a test that hangs, and proves no speed (bench/ does).
 
     Exceptions of the condition count as "not yet"; the last one is part of the failure message. `abort` may
     return a sentence that ends the wait at once (for example "the agent died"). Looking takes at most a third of the
@@ -27,8 +32,9 @@ def until(condition, limit_sec, what, every_sec=0.05, abort=None):
         reason = abort() if abort else None
         if reason:
             raise WaitFailed(f"waiting for {what}: {reason} ({last})")
-        if time.monotonic() - began > limit_sec:
-            raise WaitFailed(f"waited {limit_sec:g} s for {what}; {last}")
+        waited = time.monotonic() - began
+        if waited > max(limit_sec, PATIENCE_SEC):
+            raise WaitFailed(f"waited {waited:.0f} s for {what}; {last}")
         time.sleep(max(every_sec, 2 * (time.monotonic() - looked)))
 
 
