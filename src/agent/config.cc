@@ -50,14 +50,15 @@ Result<std::optional<net::TlsFiles>> tls_of(const Getenv& getenv) {
   return files;
 }
 
-Result<std::string> secret_of(const Getenv& getenv, const std::string& wrenn_dir) {
+Result<std::string> secret_of(async::Blocking blocking, const Getenv& getenv, const std::string& wrenn_dir) {
   if (const auto secret = getenv("AGENT_SHARED_SECRET"); secret && !secret->empty()) {
     if (secret->size() < kMinSecretBytes) {
       return bad(fmt::format("AGENT_SHARED_SECRET must have at least {} characters", kMinSecretBytes));
     }
     return *secret;
   }
-  return load_or_make_secret(getenv("AGENT_SHARED_SECRET_FILE").value_or(wrenn_dir + "/agent.secret"));
+  return load_or_make_secret(blocking,
+                             getenv("AGENT_SHARED_SECRET_FILE").value_or(wrenn_dir + "/agent.secret"));
 }
 
 Result<> read_limits(const Getenv& getenv, sandbox::Config* config) {
@@ -95,7 +96,7 @@ Result<net::Endpoint> listen_endpoint(const std::string& text) {
   return endpoint;
 }
 
-Result<std::string> load_or_make_secret(const std::string& path) {
+Result<std::string> load_or_make_secret(async::Blocking blocking, const std::string& path) {
   if (!sys::exists(path)) {
     std::uint8_t random[kSecretRandomBytes];
     fill_random(random);
@@ -103,7 +104,7 @@ Result<std::string> load_or_make_secret(const std::string& path) {
     TRY(sys::mkdirs(parent, 0755));
     // Written aside and linked, so that nobody reads half a secret and the first of two writers wins.
     const std::string temporary = random_id(path + ".new-");
-    TRY(sys::write_file(temporary, to_hex(random) + "\n", 0600));
+    TRY(sys::write_file(blocking, temporary, to_hex(random) + "\n", 0600));
     const bool linked = ::link(temporary.c_str(), path.c_str()) == 0 || errno == EEXIST;
     const Error failure = Error::from_errno(errno, "make " + path);
     ::unlink(temporary.c_str());
@@ -116,7 +117,7 @@ Result<std::string> load_or_make_secret(const std::string& path) {
   return secret;
 }
 
-Result<AgentConfig> read_config(const Getenv& getenv) {
+Result<AgentConfig> read_config(async::Blocking blocking, const Getenv& getenv) {
   AgentConfig config;
   const std::string dir = getenv("WRENN_DIR").value_or("/var/lib/wrenn");
   const auto path = [&](const char* name, const char* below) {
@@ -138,7 +139,7 @@ Result<AgentConfig> read_config(const Getenv& getenv) {
   config.listen = TRY(listen_endpoint(getenv("AGENT_LISTEN_ADDR").value_or(":50051")));
   config.tls = TRY(tls_of(getenv));
   const bool mutual = config.tls && !config.tls->client_ca.empty();
-  if (!mutual) config.secret = TRY(secret_of(getenv, dir));
+  if (!mutual) config.secret = TRY(secret_of(blocking, getenv, dir));
   if (!is_loopback(config.listen) && !config.tls && !TRY(bool_of(getenv, "AGENT_ALLOW_INSECURE", false))) {
     return bad("AGENT_LISTEN_ADDR " + config.listen.to_string() +
                " is not loopback: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CLIENT_CA");

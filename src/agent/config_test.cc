@@ -9,17 +9,19 @@
 namespace wrenn::agent {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 class AgentConfigTest : public testing::Test {
  protected:
   AgentConfigTest() { env_["WRENN_DIR"] = dir_.path(); }
   Result<AgentConfig> read() {
-    return read_config([this](const std::string& name) -> std::optional<std::string> {
+    return read_config(kBlocking, [this](const std::string& name) -> std::optional<std::string> {
       const auto it = env_.find(name);
       if (it == env_.end()) return std::nullopt;
       return it->second;
     });
   }
-  sys::TempDir dir_ = *sys::TempDir::make();
+  sys::TempDir dir_ = *sys::TempDir::make(kBlocking);
   std::map<std::string, std::string> env_;
 };
 

@@ -84,7 +84,7 @@ int main(int argc, char** argv) {
   }
   std::string listen = command->listen;
   if (command->as_init) {
-    envd::boot_guest();
+    envd::boot_guest(async::Blocking::without_loop());
     listen = "0.0.0.0:" + std::to_string(envd::kPort);
   }
   async::Loop loop(kWorkers);

@@ -56,7 +56,8 @@ Task<> probe(const wrenn::sandbox::Config* config, wrenn::async::Loop* loop) {
   CO_TRY(wrenn::sys::mkdirs(config->cache_dir, 0700));
   wrenn::vmm::DriverChoice choice{config->driver, config->kernels_dir, config->cache_dir,
                                   config->firecracker};
-  const auto driver = CO_TRY(co_await wrenn::vmm::choose_driver(loop->executor(), std::move(choice)));
+  const auto driver =
+      CO_TRY(co_await wrenn::vmm::choose_driver(loop->executor(), &loop->pool(), std::move(choice)));
   const wrenn::vmm::Shape shape = driver->base_shape();
   std::printf("{\"driver\":\"%s\",\"accel\":\"%s\",\"version\":\"%s\"}\n", shape.driver.c_str(),
               shape.accel.c_str(), shape.version.c_str());
@@ -86,7 +87,8 @@ int main(int argc, char** argv) {
     std::fputs(kUsage, stderr);
     return kUsageError;
   }
-  const auto config = wrenn::agent::read_config(wrenn::agent::process_env);
+  const auto config =
+      wrenn::agent::read_config(wrenn::async::Blocking::without_loop(), wrenn::agent::process_env);
   if (!config) {
     std::fprintf(stderr, "wrenn-agent: %s\n", config.error().message().c_str());
     return kUsageError;

@@ -47,7 +47,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   ::umask(077);
-  auto settings = control::read_settings(control::process_env);
+  auto settings = control::read_settings(wrenn::async::Blocking::without_loop(), control::process_env);
   if (!settings) {
     std::fprintf(stderr, "wrenn-cp: %s\n", settings.error().message().c_str());
     return kUsageError;

@@ -100,7 +100,8 @@ Result<> save_credentials(const std::string& path, const Settings& settings) {
   if (slash == std::string::npos) return fail(Code::kInvalidArgument, "no folder in \"" + path + "\"");
   TRY(sys::mkdirs(path.substr(0, slash), 0700));
   return sys::write_file_atomic(
-      path, "WRENN_BASE_URL=" + settings.base_url + "\nWRENN_API_KEY=" + settings.api_key + "\n", 0600);
+      async::Blocking::without_loop(), path,
+      "WRENN_BASE_URL=" + settings.base_url + "\nWRENN_API_KEY=" + settings.api_key + "\n", 0600);
 }
 
 std::string wrenn_dir(const Environment& environment) {

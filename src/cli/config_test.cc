@@ -10,6 +10,8 @@
 namespace wrenn::cli {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 Environment environment_of(std::map<std::string, std::string> values) {
   return [values = std::move(values)](std::string_view name) -> std::optional<std::string> {
     const auto found = values.find(std::string(name));
@@ -33,7 +35,7 @@ TEST(BaseUrl, RefusesWhatIsNoUrl) {
 }
 
 TEST(Settings, FlagsBeatEnvironmentBeatsFile) {
-  auto dir = sys::TempDir::make();
+  auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   const std::string path = dir->path() + "/wrenn/credentials";
   ASSERT_TRUE(save_credentials(path, {"http://file:1", "wrn_file"}));
@@ -54,7 +56,7 @@ TEST(Settings, FlagsBeatEnvironmentBeatsFile) {
 }
 
 TEST(Settings, StoredKeyIsNotSentElsewhere) {
-  auto dir = sys::TempDir::make();
+  auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   ASSERT_TRUE(save_credentials(dir->path() + "/wrenn/credentials", {"http://localhost:8000", "wrn_file"}));
   const auto environment = environment_of({{"XDG_CONFIG_HOME", dir->path()}});

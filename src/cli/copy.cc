@@ -103,9 +103,10 @@ Task<std::uint64_t> receive_into(Context* context, net::ClientResponse* response
     const std::size_t got = CO_TRY(co_await response->read(std::span(buffer.data(), buffer.size())));
     if (got == 0) co_return total;
     total += got;
-    CO_TRY(co_await async::offload(context->loop->pool(), [fd, &buffer, got]() -> Result<> {
-      return sys::write_all(fd, std::string_view(buffer).substr(0, got));
-    }));
+    CO_TRY(co_await async::offload(
+        context->loop->pool(), [fd, &buffer, got](async::Blocking blocking) -> Result<> {
+          return sys::write_all(blocking, fd, std::string_view(buffer).substr(0, got));
+        }));
   }
 }
 
@@ -123,7 +124,7 @@ Task<std::uint64_t> download(Context* context, CopySide from, CopySide to) {
   const Result<std::uint64_t> total = co_await receive_into(context, response.get(), file.get());
   const Result<> placed = total ? sys::rename_file(part, target) : Result<>{};
   if (!total || !placed) {
-    static_cast<void>(sys::remove_file(part));
+    static_cast<void>(sys::remove_file(async::Blocking::without_loop(), part));
     co_return fail(total ? placed.error() : total.error());
   }
   co_return *total;

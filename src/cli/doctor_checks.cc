@@ -38,7 +38,7 @@ std::string own_folder() {
 Result<std::string> output_of(std::vector<std::string> argv) {
   sys::SpawnSpec spec;
   spec.argv = std::move(argv);
-  return sys::run_checked(spec, kToolLimit);
+  return sys::run_checked(async::Blocking::without_loop(), spec, kToolLimit);
 }
 
 std::string nearest_folder(std::string path) {

@@ -33,7 +33,7 @@ Result<sys::Fd> nameless_file(const std::string& folder) {
   std::string path = folder + "/.wrenn-doctor-XXXXXX";
   sys::Fd fd(::mkostemp(path.data(), O_CLOEXEC));
   if (!fd) return fail_errno("make a file in " + folder);
-  TRY(sys::remove_file(path));
+  TRY(sys::remove_file(async::Blocking::without_loop(), path));
   return fd;
 }
 
@@ -94,14 +94,14 @@ Result<bool> can_reflink(const std::string& folder) {
   const sys::Fd from = TRY(nameless_file(folder));
   const sys::Fd to = TRY(nameless_file(folder));
   const std::string data(kReflinkBytes, 'w');
-  TRY(sys::pwrite_all(from.get(), data, 0));
+  TRY(sys::pwrite_all(async::Blocking::without_loop(), from.get(), data, 0));
   if (::ioctl(to.get(), FICLONE, from.get()) != 0) {
     constexpr std::array kCannot{EOPNOTSUPP, ENOTTY, EINVAL, ENOSYS, EXDEV};
     if (std::find(kCannot.begin(), kCannot.end(), errno) != kCannot.end()) return false;
     return fail_errno("share blocks in " + folder);
   }
   std::string copy(kReflinkBytes, '\0');
-  TRY(sys::pread_all(to.get(), copy.data(), copy.size(), 0));
+  TRY(sys::pread_all(async::Blocking::without_loop(), to.get(), copy.data(), copy.size(), 0));
   return copy == data;
 }
 

@@ -53,7 +53,8 @@ bool lacks_microcode(const Vulnerability& one) {
 std::vector<Vulnerability> read_vulnerabilities() {
   const std::string dir = "/sys/devices/system/cpu/vulnerabilities";
   std::vector<Vulnerability> all;
-  for (const auto& name : sys::list_dir(dir).value_or(std::vector<std::string>())) {
+  for (const auto& name :
+       sys::list_dir(async::Blocking::without_loop(), dir).value_or(std::vector<std::string>())) {
     all.push_back({name, trimmed(read(dir + "/" + name))});
   }
   return all;

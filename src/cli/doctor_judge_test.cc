@@ -8,6 +8,8 @@
 namespace wrenn::cli {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using model::Version;
 
 constexpr const char* kBare = "vendor_id : GenuineIntel\nflags : fpu vmx\nmicrocode : 0x42\n";
@@ -111,11 +113,11 @@ TEST(DoctorJudge, FileSystems) {
   EXPECT_EQ(judge_links({{"a", 1, 2}, {"b", 1, 3}}).verdict, Verdict::kWarn);
   EXPECT_EQ(judge_links({{"a", 1, 2}, {"b", 1, 2}, {"c", 2, 2}}).verdict, Verdict::kWarn);
   EXPECT_EQ(judge_links({}).verdict, Verdict::kOk);
-  auto dir = sys::TempDir::make();
+  auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   const auto can = can_reflink(dir->path());
   EXPECT_TRUE(can) << can.error().to_string();
-  EXPECT_TRUE(sys::list_dir(dir->path())->empty());
+  EXPECT_TRUE(sys::list_dir(kBlocking, dir->path())->empty());
   EXPECT_FALSE(can_reflink(dir->path() + "/absent"));
 }
 

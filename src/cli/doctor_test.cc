@@ -11,6 +11,8 @@
 namespace wrenn::cli {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 Environment variables(std::vector<std::pair<std::string, std::string>> all) {
   return [all](std::string_view name) -> std::optional<std::string> {
     for (const auto& [known, value] : all) {
@@ -53,10 +55,10 @@ std::optional<Finding> find(const std::vector<Finding>& findings, std::string_vi
 }
 
 TEST(Doctor, FindsFirecracker) {
-  auto dir = sys::TempDir::make();
+  auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir && sys::mkdirs(dir->path() + "/bin"));
   const auto script = [&](const char* name, const std::string& says) {
-    return sys::write_file(dir->path() + "/bin/" + name, "#!/bin/sh\necho '" + says + "'\n", 0755);
+    return sys::write_file(kBlocking, dir->path() + "/bin/" + name, "#!/bin/sh\necho '" + says + "'\n", 0755);
   };
   ASSERT_TRUE(script("firecracker", "Firecracker v1.14.3"));
   const auto in_dir = check_monitors(places_of(dir->path(), "/nonexistent", variables({})));
@@ -86,7 +88,7 @@ TEST(Doctor, Summary) {
 }
 
 TEST(UpState, RoundTrip) {
-  auto dir = sys::TempDir::make();
+  auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   EXPECT_EQ(load_state(dir->path()).error().code(), Code::kNotFound);
   ASSERT_TRUE(save_state(dir->path(), {{"wrenn", 12, 345}, "http://localhost:1", {{"wrenn-cp", 13, 346}}}));
@@ -96,7 +98,7 @@ TEST(UpState, RoundTrip) {
   EXPECT_EQ(state->url, "http://localhost:1");
   ASSERT_EQ(state->children.size(), 1U);
   EXPECT_EQ(state->children[0].start_time, 346U);
-  ASSERT_TRUE(sys::write_file(state_path(dir->path()), "{\"self\":1}"));
+  ASSERT_TRUE(sys::write_file(kBlocking, state_path(dir->path()), "{\"self\":1}"));
   EXPECT_EQ(load_state(dir->path()).error().code(), Code::kDataLoss);
 }
 

@@ -92,7 +92,7 @@ KvmProof prove_kvm(const Places& places) {
   if (!sys::exists(agent)) return {kKvm.warn("not tried: no " + agent, "make build"), ""};
   sys::SpawnSpec spec;
   spec.argv = {"env", "WRENN_DIR=" + places.dir, "AGENT_DRIVER=auto", agent, "probe"};
-  const auto printed = sys::run_checked(spec, kProbeLimit);
+  const auto printed = sys::run_checked(async::Blocking::without_loop(), spec, kProbeLimit);
   if (!printed) {
     return {kKvm.warn("not known: " + printed.error().message(), "correct what the agent says"), ""};
   }

@@ -22,8 +22,10 @@ std::string_view string_at(const json::object& object, std::string_view name) {
 
 // Waits for the reader of our standard streams without blocking the loop: that is the back-pressure.
 Task<> write_to(asio::thread_pool* pool, int fd, std::string data) {
-  co_return co_await async::offload(
-      *pool, [fd, data = std::move(data)]() -> Result<> { return sys::write_all(fd, data); });
+  co_return co_await async::offload(*pool,
+                                    [fd, data = std::move(data)](async::Blocking blocking) -> Result<> {
+                                      return sys::write_all(blocking, fd, data);
+                                    });
 }
 
 Error error_of_frame(const ExecFrame& frame) {

@@ -118,13 +118,15 @@ std::string size_text(std::uint64_t bytes) {
 
 bool is_terminal(int fd) { return ::isatty(fd) == 1; }
 
-Result<> print(std::string_view text) { return sys::write_all(STDOUT_FILENO, text); }
+Result<> print(std::string_view text) {
+  return sys::write_all(async::Blocking::without_loop(), STDOUT_FILENO, text);
+}
 
 Result<> print_line(std::string_view text) { return print(std::string(text) + "\n"); }
 
 void note(std::string_view text) {
   // Nothing better to do about a closed standard error than to go on.
-  static_cast<void>(sys::write_all(STDERR_FILENO, std::string(text) + "\n"));
+  static_cast<void>(sys::write_all(async::Blocking::without_loop(), STDERR_FILENO, std::string(text) + "\n"));
 }
 
 Result<> print_json(const json::value& value) { return print_line(json::serialize(value)); }
@@ -148,7 +150,7 @@ Task<> Progress::tick(std::string what) {
     const std::string line = fmt::format("{}, {} s", what, seconds);
     if (terminal) {
       shown_ = true;
-      static_cast<void>(sys::write_all(STDERR_FILENO, "\r\x1b[K" + line));
+      static_cast<void>(sys::write_all(async::Blocking::without_loop(), STDERR_FILENO, "\r\x1b[K" + line));
     } else {
       note(line);
     }
@@ -157,7 +159,7 @@ Task<> Progress::tick(std::string what) {
 }
 
 void Progress::clear() {
-  if (shown_) static_cast<void>(sys::write_all(STDERR_FILENO, "\r\x1b[K"));
+  if (shown_) static_cast<void>(sys::write_all(async::Blocking::without_loop(), STDERR_FILENO, "\r\x1b[K"));
   shown_ = false;
 }
 

@@ -26,7 +26,7 @@ std::string short_name(const std::vector<std::string>& argv) {
 
 Result<> append_to(const std::string& path, std::string_view text) {
   const sys::Fd file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_APPEND, 0600));
-  return sys::write_all(file.get(), text);
+  return sys::write_all(async::Blocking::without_loop(), file.get(), text);
 }
 
 Task<> wait_gone(ProcessName process) {
@@ -42,7 +42,7 @@ Task<std::string> run_logged(asio::thread_pool* pool, Step step, std::string log
         sys::SpawnSpec spec;
         spec.argv = step.argv;
         spec.env = step.env;
-        const sys::RunOutput output = TRY(sys::run(spec, limit));
+        const sys::RunOutput output = TRY(sys::run(async::Blocking::without_loop(), spec, limit));
         if (!output.stderr_text.empty()) TRY(append_to(path, output.stderr_text));
         if (!output.status.ok()) {
           return fail(Code::kInternal, short_name(step.argv) + ": " + output.status.to_string() + ": " +
@@ -125,7 +125,9 @@ std::string read_from(const std::string& path, std::uint64_t* offset) {
   if (fresh == 0) return {};
   std::string text(static_cast<std::size_t>(fresh), '\0');
   const auto file = sys::open_file(path, O_RDONLY);
-  if (!file || !sys::pread_all(file->get(), text.data(), text.size(), *offset)) return {};
+  if (!file ||
+      !sys::pread_all(async::Blocking::without_loop(), file->get(), text.data(), text.size(), *offset))
+    return {};
   *offset += fresh;
   return text;
 }

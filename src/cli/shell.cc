@@ -68,9 +68,10 @@ Task<int> follow(Context* context, net::WebSocket* socket) {
     const std::string type = field(frame, "type");
     if (type == "output") {
       std::string bytes = CO_TRY(from_base64(field(frame, "data")));
-      CO_TRY(co_await async::offload(context->loop->pool(), [bytes = std::move(bytes)]() -> Result<> {
-        return sys::write_all(STDOUT_FILENO, bytes);
-      }));
+      CO_TRY(co_await async::offload(context->loop->pool(),
+                                     [bytes = std::move(bytes)](async::Blocking blocking) -> Result<> {
+                                       return sys::write_all(blocking, STDOUT_FILENO, bytes);
+                                     }));
     } else if (type == "exit") {
       const json::value* code = frame.if_contains("exit_code");
       co_return code != nullptr && code->is_int64() ? static_cast<int>(code->get_int64()) : 0;

@@ -31,8 +31,8 @@ Result<> trim_log(const std::string& path, std::uint64_t limit) {
   if (!sys::exists(path)) return {};
   if (TRY(sys::file_size(path)) <= limit) return {};
   const std::string older = path + ".1";
-  TRY(sys::remove_file(older));
-  TRY(sys::copy_sparse(path, older));
+  TRY(sys::remove_file(async::Blocking::without_loop(), older));
+  TRY(sys::copy_sparse(async::Blocking::without_loop(), path, older));
   if (::truncate(path.c_str(), 0) != 0) return fail_errno("truncate " + path);
   return {};
 }
@@ -43,7 +43,8 @@ std::string log_tail(const std::string& path, std::size_t lines) {
   if (!file || !size) return {};
   const std::uint64_t offset = *size > kTailBytes ? *size - kTailBytes : 0;
   std::string text(static_cast<std::size_t>(*size - offset), '\0');
-  if (!sys::pread_all(file->get(), text.data(), text.size(), offset)) return {};
+  if (!sys::pread_all(async::Blocking::without_loop(), file->get(), text.data(), text.size(), offset))
+    return {};
   while (text.ends_with('\n')) text.pop_back();
   std::size_t start = text.size();
   while (lines > 0 && start != 0) {

@@ -10,10 +10,12 @@
 namespace wrenn::cli {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 class SupervisorTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto made = sys::TempDir::make();
+    auto made = sys::TempDir::make(kBlocking);
     ASSERT_TRUE(made);
     dir_.emplace(std::move(*made));
     log::configure("test", log::Level::kError);

@@ -41,11 +41,11 @@ class Report {
  public:
   explicit Report(int fd) : fd_(fd < 0 ? STDOUT_FILENO : fd), owned_(fd) {}
   void line(const std::string& text) const {
-    if (fd_ >= 0) static_cast<void>(sys::write_all(fd_, text + "\n"));
+    if (fd_ >= 0) static_cast<void>(sys::write_all(async::Blocking::without_loop(), fd_, text + "\n"));
   }
   void ready() {
     if (!owned_.valid()) return;
-    static_cast<void>(sys::write_all(fd_, kReadyMark));
+    static_cast<void>(sys::write_all(async::Blocking::without_loop(), fd_, kReadyMark));
     owned_.reset();
     fd_ = -1;
   }
@@ -189,7 +189,8 @@ Task<> follow_logs(std::vector<std::string> paths) {
   while (true) {
     for (const auto& path : paths) {
       const std::string fresh = read_from(path, &seen[path]);
-      if (!fresh.empty()) static_cast<void>(sys::write_all(STDERR_FILENO, fresh));
+      if (!fresh.empty())
+        static_cast<void>(sys::write_all(async::Blocking::without_loop(), STDERR_FILENO, fresh));
     }
     CO_TRY(co_await async::sleep_for(Milliseconds(200)));
   }
@@ -227,7 +228,7 @@ Task<> serve(Context* context, const Plan* plan) {
   if (!result && result.error().code() != Code::kCanceled) report.line("failed: " + result.error().message());
   const Result<> stopped = co_await supervisor.stop();
   co_await logs.cancel_and_join();
-  static_cast<void>(sys::remove_file(state_path(plan->dir)));
+  static_cast<void>(sys::remove_file(async::Blocking::without_loop(), state_path(plan->dir)));
   if (!result && result.error().code() == Code::kCanceled) co_return stopped;
   co_return result;
 }
@@ -306,7 +307,7 @@ Task<int> down_command(Context* context) {
   auto progress = context->progress();
   CO_TRY(co_await progress.run<void>("stopping", end_process(state->self, kDownLimit)));
   CO_TRY(co_await end_leftovers(dir, kStopLimit));
-  CO_TRY(sys::remove_file(state_path(dir)));
+  CO_TRY(sys::remove_file(async::Blocking::without_loop(), state_path(dir)));
   if (context->args.json) {
     CO_TRY(print_json({{"stopped", state->url}}));
   } else {

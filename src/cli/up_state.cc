@@ -35,7 +35,8 @@ Result<> save_state(const std::string& dir, const UpState& state) {
   for (const auto& child : state.children) children.push_back(to_json(child));
   const json::value value{
       {"self", to_json(state.self)}, {"url", state.url}, {"children", std::move(children)}};
-  return sys::write_file_atomic(state_path(dir), json::serialize(value) + "\n", 0644);
+  return sys::write_file_atomic(async::Blocking::without_loop(), state_path(dir),
+                                json::serialize(value) + "\n", 0644);
 }
 
 Result<UpState> load_state(const std::string& dir) {

@@ -20,7 +20,7 @@ constexpr std::size_t kMaxSecretBytes = 4096;
 std::unexpected<Error> bad(std::string message) { return fail(Code::kInvalidArgument, std::move(message)); }
 
 // Written aside and linked, so that nobody reads half a secret and the first of two writers wins.
-Result<> make_secret(const std::string& path) {
+Result<> make_secret(async::Blocking /*blocking*/, const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
   std::array<std::uint8_t, 32> random;
@@ -50,10 +50,11 @@ Result<std::optional<net::TlsFiles>> tls_of(const Getenv& getenv) {
   return files;
 }
 
-Result<std::string> secret_of(const Getenv& getenv, const std::string& wrenn_dir) {
+Result<std::string> secret_of(async::Blocking blocking, const Getenv& getenv, const std::string& wrenn_dir) {
   std::string secret = getenv("AGENT_SHARED_SECRET").value_or("");
   if (secret.empty()) {
-    return load_or_make_secret(getenv("AGENT_SHARED_SECRET_FILE").value_or(wrenn_dir + "/agent.secret"));
+    return load_or_make_secret(blocking,
+                               getenv("AGENT_SHARED_SECRET_FILE").value_or(wrenn_dir + "/agent.secret"));
   }
   if (secret.size() < kMinSecretBytes) {
     return bad(fmt::format("AGENT_SHARED_SECRET must have at least {} characters", kMinSecretBytes));
@@ -75,8 +76,8 @@ std::optional<std::string> process_env(const std::string& name) {
   return std::string(value);
 }
 
-Result<std::string> load_or_make_secret(const std::string& path) {
-  if (!std::filesystem::exists(path)) TRY(make_secret(path));
+Result<std::string> load_or_make_secret(async::Blocking blocking, const std::string& path) {
+  if (!std::filesystem::exists(path)) TRY(make_secret(blocking, path));
   std::ifstream in(path, std::ios::binary);
   if (!in) return fail_errno("open " + path);
   std::string text(kMaxSecretBytes, '\0');
@@ -89,7 +90,7 @@ Result<std::string> load_or_make_secret(const std::string& path) {
   return secret;
 }
 
-Result<Settings> read_settings(const Getenv& getenv) {
+Result<Settings> read_settings(async::Blocking blocking, const Getenv& getenv) {
   Settings settings;
   const std::string dir = setting(getenv, "WRENN_DIR", "/var/lib/wrenn");
   settings.database_url = setting(getenv, "DATABASE_URL", dir + "/wrenn.db");
@@ -111,7 +112,7 @@ Result<Settings> read_settings(const Getenv& getenv) {
   settings.agent_tls = TRY(tls_of(getenv));
   const bool mutual = settings.agent_tls && !settings.agent_tls->certificate.empty();
   if (mutual && !settings.agent.tls) return bad("CP_HOST_AGENT_ADDR must be https:// with CP_AGENT_TLS_CERT");
-  if (!mutual) settings.agent_secret = TRY(secret_of(getenv, dir));
+  if (!mutual) settings.agent_secret = TRY(secret_of(blocking, getenv, dir));
   return settings;
 }
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "async/blocking.h"
 #include "base/log.h"
 #include "net/http.h"
 
@@ -24,10 +25,10 @@ struct Settings {
 };
 
 // From the environment; see .env.example. kInvalidArgument names the variable that is wrong.
-Result<Settings> read_settings(const Getenv& getenv);
+Result<Settings> read_settings(async::Blocking blocking, const Getenv& getenv);
 
 // The secret in a file of mode 0600, made at random if it is missing: whoever of control plane and agent
 // starts first makes it.
-Result<std::string> load_or_make_secret(const std::string& path);
+Result<std::string> load_or_make_secret(async::Blocking blocking, const std::string& path);
 
 }  // namespace wrenn::control

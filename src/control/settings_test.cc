@@ -24,11 +24,12 @@ class SettingsTest : public testing::Test {
     env_["WRENN_DIR"] = folder_;
   }
   Result<Settings> read() {
-    return read_settings([this](const std::string& name) -> std::optional<std::string> {
-      const auto it = env_.find(name);
-      if (it == env_.end()) return std::nullopt;
-      return it->second;
-    });
+    return read_settings(async::Blocking::without_loop(),
+                         [this](const std::string& name) -> std::optional<std::string> {
+                           const auto it = env_.find(name);
+                           if (it == env_.end()) return std::nullopt;
+                           return it->second;
+                         });
   }
   std::string folder_;
   std::map<std::string, std::string> env_;

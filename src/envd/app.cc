@@ -93,8 +93,8 @@ struct App::State {
   // and randomness; and what they wrote reaches the disk.
   Task<> quiesce(ExchangePtr exchange) {
     const auto asked = begin_freeze();
-    CO_TRY(co_await async::offload(*pool, [asked]() -> Result<> {
-      const int frozen = ProcessGroups::count_frozen(asked, kFreezeLimit);
+    CO_TRY(co_await async::offload(*pool, [asked](async::Blocking blocking) -> Result<> {
+      const int frozen = ProcessGroups::count_frozen(blocking, asked, kFreezeLimit);
       if (frozen < static_cast<int>(asked.size())) log::warn("a process does not stop for the pause");
       ::sync();
       return {};
@@ -128,8 +128,10 @@ struct App::State {
     const auto asked = begin_freeze();
     if (wait_ms <= 0) co_return co_await exchange->respond(204, {}, "");
     const Milliseconds limit = std::min(Milliseconds(wait_ms), kMaxFreezeWait);
-    const int frozen = CO_TRY(co_await async::offload(
-        *pool, [asked, limit]() -> Result<int> { return ProcessGroups::count_frozen(asked, limit); }));
+    const int frozen =
+        CO_TRY(co_await async::offload(*pool, [asked, limit](async::Blocking blocking) -> Result<int> {
+          return ProcessGroups::count_frozen(blocking, asked, limit);
+        }));
     const boost::json::object counts{
         {"frozen", frozen}, {"unconfirmed", static_cast<int>(asked.size()) - frozen}, {"mode", "legacy"}};
     co_return co_await exchange->respond(200, json_headers(), boost::json::serialize(counts));

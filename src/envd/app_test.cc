@@ -15,6 +15,8 @@
 namespace wrenn::envd {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using testing::HasSubstr;
 
 struct Answer {
@@ -48,7 +50,7 @@ Task<Answer> call(Peer peer, std::string method, std::string target, std::string
 
 template <class Body>
 void with_app(Body body) {
-  const auto dir = sys::TempDir::make("wrenn-envd");
+  const auto dir = sys::TempDir::make(kBlocking, "wrenn-envd");
   ASSERT_TRUE(dir);
   async::Loop loop(2);
   App app(loop.executor(), &loop.pool());
@@ -79,7 +81,7 @@ TEST(Envd, FilesGoUpAndDownWhole) {
       EXPECT_EQ(down.status, 200);
       EXPECT_TRUE(down.body == bytes) << size;
     }
-    EXPECT_EQ(CO_TRY(sys::list_dir(peer.dir + "/new/folder")).size(), 1U);
+    EXPECT_EQ(CO_TRY(sys::list_dir(kBlocking, peer.dir + "/new/folder")).size(), 1U);
     co_return Result<>{};
   });
 }
@@ -184,7 +186,7 @@ TEST(Envd, BodiesMayBePacked) {
 TEST(Envd, PartsOfAFileAndConditions) {
   with_app([](Peer peer) -> Task<> {
     const std::string target = "/files?path=" + peer.dir + "/file";
-    CO_TRY(sys::write_file(peer.dir + "/file", "0123456789"));
+    CO_TRY(sys::write_file(kBlocking, peer.dir + "/file", "0123456789"));
     const auto get = [&](const char* name, std::string value) {
       return call(peer, "GET", target, "", "", {{name, std::move(value)}});
     };
@@ -248,13 +250,13 @@ TEST(Envd, ComposeJoinsAndRemoves) {
     };
     const std::string a = "\"" + peer.dir + "/a\"";
     const std::string b = "\"" + peer.dir + "/b\"";
-    CO_TRY(sys::write_file(peer.dir + "/a", std::string(300'000, 'a')));
-    CO_TRY(sys::write_file(peer.dir + "/b", "b"));
+    CO_TRY(sys::write_file(kBlocking, peer.dir + "/a", std::string(300'000, 'a')));
+    CO_TRY(sys::write_file(kBlocking, peer.dir + "/b", "b"));
     const auto done = CO_TRY(co_await call(peer, "POST", "/files/compose", body(a + "," + b, "sub/c")));
     EXPECT_EQ(done.status, 200) << done.body;
     EXPECT_TRUE(CO_TRY(sys::read_file(peer.dir + "/sub/c")) == std::string(300'000, 'a') + "b");
     EXPECT_FALSE(sys::exists(peer.dir + "/a"));
-    CO_TRY(sys::write_file(peer.dir + "/a", "a"));
+    CO_TRY(sys::write_file(kBlocking, peer.dir + "/a", "a"));
     EXPECT_EQ(CO_TRY(co_await call(peer, "POST", "/files/compose", body(a + "," + b, "d"))).status, 404);
     EXPECT_FALSE(sys::exists(peer.dir + "/d"));
     EXPECT_TRUE(sys::exists(peer.dir + "/a")) << "nothing is removed before all is joined";
@@ -308,22 +310,22 @@ TEST(Coding, FollowsTheWeights) {
 TEST(Envd, ABrokenUploadChangesNothing) {
   with_app([](Peer peer) -> Task<> {
     const std::string path = peer.dir + "/file";
-    CO_TRY(sys::write_file(path, "old"));
+    CO_TRY(sys::write_file(kBlocking, path, "old"));
     {
       const net::RequestHead head{.method = "POST", .target = "/files?path=" + path, .headers = {}};
       net::RequestHead typed = head;
       typed.headers.set("Content-Type", "application/octet-stream");
       auto request = CO_TRY(co_await peer.client->open(peer.at, typed, net::HttpClient::Body::kStream));
       CO_TRY(co_await request->write(std::string(1'000'000, 'n')));
-      for (int i = 0; i < 100 && CO_TRY(sys::list_dir(peer.dir)).size() < 2; ++i) {
+      for (int i = 0; i < 100 && CO_TRY(sys::list_dir(kBlocking, peer.dir)).size() < 2; ++i) {
         CO_TRY(co_await async::sleep_for(Milliseconds(10)));
       }
-      EXPECT_EQ(CO_TRY(sys::list_dir(peer.dir)).size(), 2U) << "the upload never began";
+      EXPECT_EQ(CO_TRY(sys::list_dir(kBlocking, peer.dir)).size(), 2U) << "the upload never began";
     }
-    for (int i = 0; i < 100 && CO_TRY(sys::list_dir(peer.dir)).size() > 1; ++i) {
+    for (int i = 0; i < 100 && CO_TRY(sys::list_dir(kBlocking, peer.dir)).size() > 1; ++i) {
       CO_TRY(co_await async::sleep_for(Milliseconds(10)));
     }
-    EXPECT_EQ(CO_TRY(sys::list_dir(peer.dir)).size(), 1U) << "what was uploaded is left";
+    EXPECT_EQ(CO_TRY(sys::list_dir(kBlocking, peer.dir)).size(), 1U) << "what was uploaded is left";
     EXPECT_EQ(CO_TRY(sys::read_file(path)), "old");
     co_return Result<>{};
   });

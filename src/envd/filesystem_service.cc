@@ -44,8 +44,9 @@ std::string permissions_text(mode_t mode) {
 }
 
 // Lexical order, folders entered where they stand; symlinks below the root are not followed.
-Result<> list_into(const std::string& dir, unsigned depth, filesystem::ListDirResponse* out) {
-  for (const std::string& name : TRY(sys::list_dir(dir))) {
+Result<> list_into(async::Blocking blocking, const std::string& dir, unsigned depth,
+                   filesystem::ListDirResponse* out) {
+  for (const std::string& name : TRY(sys::list_dir(blocking, dir))) {
     if (static_cast<std::size_t>(out->entries_size()) >= kMaxListEntries) {
       return fail(Error(Code::kResourceExhausted, fmt::format("more than {} entries", kMaxListEntries))
                       .with_reason("too_many_entries"));
@@ -56,17 +57,18 @@ Result<> list_into(const std::string& dir, unsigned depth, filesystem::ListDirRe
     if (!info) return fail(info.error());
     const bool enter = depth > 1 && info->type() == filesystem::FILE_TYPE_DIRECTORY && !info->is_symlink();
     *out->add_entries() = std::move(*info);
-    if (enter) TRY(list_into(path, depth - 1, out));
+    if (enter) TRY(list_into(blocking, path, depth - 1, out));
   }
   return {};
 }
 
-Result<filesystem::ListDirResponse> list_dir(const std::string& path, unsigned depth) {
+Result<filesystem::ListDirResponse> list_dir(async::Blocking blocking, const std::string& path,
+                                             unsigned depth) {
   struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return fail_errno(path);
   if (!S_ISDIR(info.st_mode)) return fail(Code::kInvalidArgument, path + " is not a directory");
   filesystem::ListDirResponse response;
-  TRY(list_into(path, std::clamp(depth, 1U, kMaxListDepth), &response));
+  TRY(list_into(blocking, path, std::clamp(depth, 1U, kMaxListDepth), &response));
   return response;
 }
 
@@ -108,7 +110,8 @@ class Service {
     const auto user = CO_TRY(request_user(context->request_headers, *settings_));
     const auto path = CO_TRY(resolve_path(request.path(), user, *settings_));
     const unsigned depth = request.depth();
-    co_return co_await async::offload(*pool_, [path, depth] { return list_dir(path, depth); });
+    co_return co_await async::offload(
+        *pool_, [path, depth](async::Blocking blocking) { return list_dir(blocking, path, depth); });
   }
   Task<filesystem::MakeDirResponse> make(Context context, filesystem::MakeDirRequest request) {
     const auto user = CO_TRY(request_user(context->request_headers, *settings_));
@@ -124,7 +127,8 @@ class Service {
   Task<filesystem::RemoveResponse> remove(Context context, filesystem::RemoveRequest request) {
     const auto user = CO_TRY(request_user(context->request_headers, *settings_));
     const auto path = CO_TRY(resolve_path(request.path(), user, *settings_));
-    CO_TRY(co_await async::offload(*pool_, [path] { return sys::remove_tree(path); }));
+    CO_TRY(co_await async::offload(
+        *pool_, [path](async::Blocking blocking) { return sys::remove_tree(blocking, path); }));
     co_return filesystem::RemoveResponse();
   }
 

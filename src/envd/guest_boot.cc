@@ -98,10 +98,10 @@ Result<> set_up_network() {
   return {};
 }
 
-Result<> set_names() {
+Result<> set_names(async::Blocking blocking) {
   if (::sethostname(kHostname, std::strlen(kHostname)) != 0) return fail_errno("hostname");
   if (!sys::exists("/etc/resolv.conf")) {
-    TRY(sys::write_file("/etc/resolv.conf", "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"));
+    TRY(sys::write_file(blocking, "/etc/resolv.conf", "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"));
   }
   return {};
 }
@@ -118,12 +118,12 @@ void link_standard_names() {
 
 }  // namespace
 
-void boot_guest() {
+void boot_guest(async::Blocking blocking) {
   ::umask(0022);
   ::setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
   for (const Mount& mount : kMounts) note(mount_one(mount));
   link_standard_names();
-  note(set_names());
+  note(set_names(blocking));
   note(set_up_network());
 }
 

@@ -14,10 +14,10 @@ using Metadata = std::map<std::string, std::string>;
 // printable ASCII, a key above 246 bytes, or above 4096 bytes in all.
 Result<Metadata> metadata_of(const net::Headers& headers);
 
-// Makes `metadata` the file's, replacing what it had. Blocking.
+// Makes `metadata` the file's, replacing what it had.
 Result<> set_metadata(int fd, const Metadata& metadata);
 
-// Of the file itself, not of what a link leads to; empty where there is none. Blocking.
+// Of the file itself, not of what a link leads to; empty where there is none.
 Metadata read_metadata(const std::string& path);
 
 }  // namespace wrenn::envd

@@ -21,7 +21,8 @@ std::string final_path(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<NewFile>> NewFile::create(const std::string& path, const sys::User& user,
+Result<std::unique_ptr<NewFile>> NewFile::create(async::Blocking /*blocking*/, const std::string& path,
+                                                 const sys::User& user,
                                                  const std::map<std::string, std::string>& metadata) {
   struct stat info{};
   const bool exists = ::stat(path.c_str(), &info) == 0;
@@ -52,7 +53,7 @@ NewFile::~NewFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-Result<> NewFile::publish() {
+Result<> NewFile::publish(async::Blocking /*blocking*/) {
   if (temporary_.empty()) return {};
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) return fail_errno("rename to " + path_);
   temporary_.clear();

@@ -100,7 +100,8 @@ std::vector<std::string> ProcessGroups::freeze() {
   return asked;
 }
 
-int ProcessGroups::count_frozen(const std::vector<std::string>& groups, Milliseconds limit) {
+int ProcessGroups::count_frozen(async::Blocking /*blocking*/, const std::vector<std::string>& groups,
+                                Milliseconds limit) {
   const auto deadline = Clock::now() + limit;
   return static_cast<int>(
       std::ranges::count_if(groups, [&](const auto& group) { return wait_frozen(group, deadline); }));

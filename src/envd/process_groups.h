@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "async/blocking.h"
 #include "async/task.h"
 #include "base/result.h"
 
@@ -12,7 +13,8 @@ namespace wrenn::envd {
 
 // The guest's cgroup v2 tree: user/<n> and pty/<n> hold one process of the API each, with all that it starts.
 // Terminals get more of the CPU than commands; neither may take the last of the memory. Where there is no
-// cgroup v2 (outside of a guest) processes run without. Calls block, briefly.
+// cgroup v2 (outside of a guest) processes run without. Calls are short,
+// for control files of the kernel.
 class ProcessGroups {
  public:
   enum class Kind { kUser, kPty };
@@ -31,8 +33,9 @@ class ProcessGroups {
 
   // Asks the kernel to stop every process of the API; answers the folders of the groups that will.
   std::vector<std::string> freeze();
-  // How many of those groups stand still, waiting for them until `limit` has passed. For a pool thread.
-  static int count_frozen(const std::vector<std::string>& groups, Milliseconds limit);
+  // How many of those groups stand still, waiting for them until `limit` has passed.
+  static int count_frozen(async::Blocking blocking, const std::vector<std::string>& groups,
+                          Milliseconds limit);
   Result<> thaw();
   bool frozen() const { return frozen_; }
 

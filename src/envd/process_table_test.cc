@@ -8,6 +8,8 @@
 namespace wrenn::envd {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using process::ProcessInput;
 using process::ProcessSelector;
 
@@ -221,9 +223,9 @@ TEST(ProcessTable, WhatCannotStartIsTold) {
 TEST(ProcessTable, LeavesNoDescriptorsBehind) {
   with_table([](ProcessTable* table) -> Task<> {
     CO_TRY(co_await run_to_end(table, script("true")));
-    const std::size_t before = CO_TRY(sys::list_dir("/proc/self/fd")).size();
+    const std::size_t before = CO_TRY(sys::list_dir(kBlocking, "/proc/self/fd")).size();
     for (int i = 0; i < 30; ++i) CO_TRY(co_await run_to_end(table, script("echo x")));
-    EXPECT_EQ(CO_TRY(sys::list_dir("/proc/self/fd")).size(), before);
+    EXPECT_EQ(CO_TRY(sys::list_dir(kBlocking, "/proc/self/fd")).size(), before);
     co_return Result<>{};
   });
 }

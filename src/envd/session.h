@@ -26,7 +26,7 @@ Result<sys::User> named_user(std::string_view name, const Settings& settings);
 // empty or overlong ones, NUL bytes and "~other".
 Result<std::string> resolve_path(std::string_view path, const sys::User& user, const Settings& settings);
 
-// Makes a folder and its missing parents, mode 0755, owned by `user`. Blocking.
+// Makes a folder and its missing parents, mode 0755, owned by `user`.
 Result<> make_owned_dirs(const std::string& path, const sys::User& user);
 // Everything before the last slash; "/" at the top.
 std::string parent_of(const std::string& path);

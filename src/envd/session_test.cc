@@ -12,6 +12,8 @@
 namespace wrenn::envd {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 const sys::User kUser{.name = "user", .uid = 1000, .gid = 1000, .home = "/home/user", .shell = "/bin/bash"};
 
 std::string resolved(std::string_view path, const Settings& settings = {}) {
@@ -66,10 +68,10 @@ TEST(Times, Rfc3339InUtc) {
 }
 
 TEST(Entries, DescribeFilesAsTheyStand) {
-  const auto dir = sys::TempDir::make();
+  const auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   const std::string file = dir->path() + "/f";
-  ASSERT_TRUE(sys::write_file(file, "12345", 0640));
+  ASSERT_TRUE(sys::write_file(kBlocking, file, "12345", 0640));
   ASSERT_EQ(::chmod(file.c_str(), 0640), 0);
   ASSERT_EQ(::symlink("f", (dir->path() + "/link").c_str()), 0);
   const auto entry = entry_info(file);
@@ -87,17 +89,17 @@ TEST(Entries, DescribeFilesAsTheyStand) {
   EXPECT_EQ(entry_info("/")->name(), "/");
   EXPECT_EQ(entry_info(file + "/below").error().code(), Code::kInvalidArgument);
   EXPECT_EQ(entry_info(dir->path() + "/none").error().code(), Code::kNotFound);
-  ASSERT_TRUE(sys::write_file(dir->path() + "/\xff", ""));
+  ASSERT_TRUE(sys::write_file(kBlocking, dir->path() + "/\xff", ""));
   EXPECT_EQ(entry_info(dir->path() + "/\xff").error().code(), Code::kInvalidArgument);
 }
 
 TEST(Folders, AreMadeWithTheirParents) {
-  const auto dir = sys::TempDir::make();
+  const auto dir = sys::TempDir::make(kBlocking);
   const sys::User me{.name = "me", .uid = ::geteuid(), .gid = ::getegid(), .home = "/", .shell = "/bin/sh"};
   ASSERT_TRUE(make_owned_dirs(dir->path() + "/a/b/c", me));
   EXPECT_TRUE(sys::is_directory(dir->path() + "/a/b/c"));
   EXPECT_TRUE(make_owned_dirs(dir->path() + "/a/b/c", me)) << "there already";
-  ASSERT_TRUE(sys::write_file(dir->path() + "/file", ""));
+  ASSERT_TRUE(sys::write_file(kBlocking, dir->path() + "/file", ""));
   EXPECT_FALSE(make_owned_dirs(dir->path() + "/file/x", me));
   EXPECT_EQ(parent_of("/a/b"), "/a");
   EXPECT_EQ(parent_of("/a"), "/");

@@ -46,14 +46,16 @@ class FileSink {
   }
   Task<> publish() {
     CO_TRY(co_await flush());
-    co_return co_await async::offload(*pool_, [file = file_.get()] { return file->publish(); });
+    co_return co_await async::offload(
+        *pool_, [file = file_.get()](async::Blocking blocking) { return file->publish(blocking); });
   }
 
  private:
   Task<> flush() {
-    co_return co_await async::offload(*pool_, [fd = file_->fd(), bytes = std::exchange(waiting_, {})] {
-      return sys::write_all(fd, bytes);
-    });
+    co_return co_await async::offload(
+        *pool_, [fd = file_->fd(), bytes = std::exchange(waiting_, {})](async::Blocking blocking) {
+          return sys::write_all(blocking, fd, bytes);
+        });
   }
 
   asio::thread_pool* pool_;
@@ -112,9 +114,10 @@ class Upload {
     if (!seen_.insert(at_).second) {
       co_return fail(Error(Code::kInvalidArgument, "two files for the path " + at_).with_field("path"));
     }
-    auto file = CO_TRY(co_await async::offload(*pool_, [path = at_, user = user_, metadata = metadata_] {
-      return NewFile::create(path, user, metadata);
-    }));
+    auto file = CO_TRY(co_await async::offload(
+        *pool_, [path = at_, user = user_, metadata = metadata_](async::Blocking blocking) {
+          return NewFile::create(blocking, path, user, metadata);
+        }));
     sink_ = std::make_unique<FileSink>(pool_, std::move(file));
     co_return Result<>{};
   }
@@ -232,19 +235,20 @@ Task<> compose(std::shared_ptr<net::Exchange> exchange, asio::thread_pool* pool,
       co_return bad_field("source_paths", "must differ from each other and from the destination");
     }
   }
-  const auto file = CO_TRY(co_await async::offload(*pool, [to, user] { return NewFile::create(to, user); }));
+  const auto file = CO_TRY(co_await async::offload(
+      *pool, [to, user](async::Blocking blocking) { return NewFile::create(blocking, to, user); }));
   for (const std::string& path : paths) {
     const auto from = CO_TRY(co_await async::offload(*pool, [path] { return open_source(path); }));
     // Piece by piece, so that a client that left ends it.
-    const auto step = [in = from.get(), out = file->fd()] {
-      return sys::append_some(in, out, kComposeStepBytes);
+    const auto step = [in = from.get(), out = file->fd()](async::Blocking blocking) {
+      return sys::append_some(blocking, in, out, kComposeStepBytes);
     };
     while (CO_TRY(co_await async::offload(*pool, step)) > 0) {
     }
   }
-  CO_TRY(co_await async::offload(*pool, [out = file.get(), paths]() -> Result<> {
-    TRY(out->publish());
-    for (const std::string& path : paths) TRY(sys::remove_file(path));
+  CO_TRY(co_await async::offload(*pool, [out = file.get(), paths](async::Blocking blocking) -> Result<> {
+    TRY(out->publish(blocking));
+    for (const std::string& path : paths) TRY(sys::remove_file(blocking, path));
     return {};
   }));
   co_return co_await exchange->respond(200, json_headers(), json::serialize(entry_of(to, {})));

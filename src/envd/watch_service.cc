@@ -32,7 +32,8 @@ Task<std::unique_ptr<Watcher>> WatchService::open(Context context, Request reque
   const WatchOptions options{.recursive = request.recursive(),
                              .include_entry = request.include_entry(),
                              .allow_network_mounts = request.allow_network_mounts()};
-  co_return co_await async::offload(*pool_, [path, options] { return Watcher::open(path, options); });
+  co_return co_await async::offload(
+      *pool_, [path, options](async::Blocking blocking) { return Watcher::open(blocking, path, options); });
 }
 
 Task<> WatchService::watch_dir(Context context, filesystem::WatchDirRequest request,

@@ -46,7 +46,8 @@ bool is_upload(std::string_view name) {
 
 }  // namespace
 
-Result<std::unique_ptr<Watcher>> Watcher::open(std::string path, WatchOptions options) {
+Result<std::unique_ptr<Watcher>> Watcher::open(async::Blocking blocking, std::string path,
+                                               WatchOptions options) {
   struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return fail_errno(path);
   if (!S_ISDIR(info.st_mode)) return fail(Code::kInvalidArgument, path + " is not a directory");
@@ -59,7 +60,7 @@ Result<std::unique_ptr<Watcher>> Watcher::open(std::string path, WatchOptions op
   std::unique_ptr<Watcher> watcher(new Watcher(std::move(path), options, std::move(fd)));
   TRY(watcher->add_folder(""));
   Events before;  // nothing has happened yet
-  if (options.recursive) TRY(watcher->enter_folder("", &before));
+  if (options.recursive) TRY(watcher->enter_folder(blocking, "", &before));
   watcher->announced_.clear();
   return watcher;
 }
@@ -85,8 +86,8 @@ Result<> Watcher::add_folder(const std::string& relative) {
 }
 
 // What is in a folder by the time it is watched has come before its events.
-Result<> Watcher::enter_folder(const std::string& relative, Events* out) {
-  const auto names = sys::list_dir(join(path_, relative));
+Result<> Watcher::enter_folder(async::Blocking blocking, const std::string& relative, Events* out) {
+  const auto names = sys::list_dir(blocking, join(path_, relative));
   if (!names) return {};  // gone again
   for (const std::string& name : *names) {
     const std::string at = join(relative, name);
@@ -96,7 +97,7 @@ Result<> Watcher::enter_folder(const std::string& relative, Events* out) {
     struct stat info{};
     if (::lstat(join(path_, at).c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) continue;
     TRY(add_folder(at));
-    TRY(enter_folder(at, out));
+    TRY(enter_folder(blocking, at, out));
   }
   return {};
 }
@@ -129,8 +130,8 @@ Result<> Watcher::take_upload(std::uint32_t mask, std::uint32_t cookie, const st
   return {};
 }
 
-Result<> Watcher::take(int watch, std::uint32_t mask, std::uint32_t cookie, const std::string& name,
-                       Events* out) {
+Result<> Watcher::take(async::Blocking blocking, int watch, std::uint32_t mask, std::uint32_t cookie,
+                       const std::string& name, Events* out) {
   const auto folder = folders_.find(watch);
   if (folder == folders_.end()) return {};
   if ((mask & IN_IGNORED) != 0) {
@@ -154,7 +155,7 @@ Result<> Watcher::take(int watch, std::uint32_t mask, std::uint32_t cookie, cons
     if (announced_.erase(at) == 0) emit(at, EVENT_TYPE_CREATE, out);
     if (!options_.recursive || !is_folder) return {};
     TRY(add_folder(at));
-    return enter_folder(at, out);
+    return enter_folder(blocking, at, out);
   }
   if ((mask & IN_MODIFY) != 0) emit(at, EVENT_TYPE_WRITE, out);
   if ((mask & IN_ATTRIB) != 0) emit(at, EVENT_TYPE_CHMOD, out);
@@ -166,7 +167,7 @@ Result<> Watcher::take(int watch, std::uint32_t mask, std::uint32_t cookie, cons
   return {};
 }
 
-Result<Watcher::Events> Watcher::read_some() {
+Result<Watcher::Events> Watcher::read_some(async::Blocking blocking) {
   Events events;
   alignas(inotify_event) std::array<char, kReadBytes> buffer{};
   const ssize_t got = ::read(fd_.get(), buffer.data(), buffer.size());
@@ -185,7 +186,7 @@ Result<Watcher::Events> Watcher::read_some() {
       lost = true;
       continue;
     }
-    TRY(take(event.wd, event.mask, event.cookie, name, &events));
+    TRY(take(blocking, event.wd, event.mask, event.cookie, name, &events));
   }
   if (!lost) return events;
   return fail(Error(Code::kDataLoss, "events came faster than they were read and some are lost: look anew")
@@ -194,7 +195,8 @@ Result<Watcher::Events> Watcher::read_some() {
 
 Task<Watcher::Events> Watcher::next(asio::thread_pool* pool) {
   while (true) {
-    auto events = CO_TRY(co_await async::offload(*pool, [this] { return read_some(); }));
+    auto events = CO_TRY(
+        co_await async::offload(*pool, [this](async::Blocking blocking) { return read_some(blocking); }));
     if (!events.empty()) co_return events;
     CO_TRY(co_await sys::wait_readable(fd_.get()));
   }

@@ -25,7 +25,8 @@ class Watcher {
 
   // From its return on nothing is missed. kNotFound; kInvalidArgument (not a folder, a network filesystem);
   // kResourceExhausted (too many folders below). Blocks.
-  static Result<std::unique_ptr<Watcher>> open(std::string path, WatchOptions options);
+  static Result<std::unique_ptr<Watcher>> open(async::Blocking blocking, std::string path,
+                                               WatchOptions options);
 
   // Waits for the next events, at least one. kDataLoss when the kernel dropped some; the watch goes on.
   Task<Events> next(asio::thread_pool* pool);
@@ -33,11 +34,12 @@ class Watcher {
  private:
   Watcher(std::string path, WatchOptions options, sys::Fd fd)
       : path_(std::move(path)), options_(options), fd_(std::move(fd)) {}
-  Result<Events> read_some();
-  Result<> take(int watch, std::uint32_t mask, std::uint32_t cookie, const std::string& name, Events* out);
+  Result<Events> read_some(async::Blocking blocking);
+  Result<> take(async::Blocking blocking, int watch, std::uint32_t mask, std::uint32_t cookie,
+                const std::string& name, Events* out);
   Result<> take_upload(std::uint32_t mask, std::uint32_t cookie, const std::string& name, Events* out);
   Result<> add_folder(const std::string& relative);
-  Result<> enter_folder(const std::string& relative, Events* out);
+  Result<> enter_folder(async::Blocking blocking, const std::string& relative, Events* out);
   void forget_below(const std::string& relative);
   void emit(const std::string& relative, filesystem::EventType type, Events* out);
 

@@ -11,6 +11,8 @@
 namespace wrenn::envd {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using testing::Contains;
 using testing::ElementsAre;
 using testing::IsSupersetOf;
@@ -38,7 +40,7 @@ struct Bench {
 
 template <class Body>
 void with_folder(Body body) {
-  const auto dir = sys::TempDir::make("wrenn-watch");
+  const auto dir = sys::TempDir::make(kBlocking, "wrenn-watch");
   ASSERT_TRUE(dir);
   async::Loop loop(2);
   const auto run = [](Bench bench, Body* test) -> Task<> { co_return co_await (*test)(bench); };
@@ -48,18 +50,18 @@ void with_folder(Body body) {
 
 TEST(Watcher, TellsWhatHappensInAFolder) {
   with_folder([](Bench bench) -> Task<> {
-    CO_TRY(sys::write_file(bench.dir + "/before", "x"));
-    const auto watcher = CO_TRY(Watcher::open(bench.dir, {.include_entry = true}));
-    CO_TRY(sys::write_file(bench.dir + "/a", "12345"));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/before", "x"));
+    const auto watcher = CO_TRY(Watcher::open(kBlocking, bench.dir, {.include_entry = true}));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/a", "12345"));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool(), true)),
                 ElementsAre("CREATE a 5", "WRITE a 5"));
     EXPECT_EQ(::chmod((bench.dir + "/a").c_str(), 0600), 0);
     CO_TRY(sys::rename_file(bench.dir + "/a", bench.dir + "/b"));
-    CO_TRY(sys::remove_file(bench.dir + "/b"));
+    CO_TRY(sys::remove_file(kBlocking, bench.dir + "/b"));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())),
                 ElementsAre("CHMOD a", "RENAME a", "CREATE b", "REMOVE b"));
     CO_TRY(sys::mkdirs(bench.dir + "/sub"));
-    CO_TRY(sys::write_file(bench.dir + "/sub/deep", "x"));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/sub/deep", "x"));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())), ElementsAre("CREATE sub"));
     co_return Result<>{};
   });
@@ -68,21 +70,21 @@ TEST(Watcher, TellsWhatHappensInAFolder) {
 TEST(Watcher, FollowsFoldersThatComeAndGo) {
   with_folder([](Bench bench) -> Task<> {
     CO_TRY(sys::mkdirs(bench.dir + "/old/inner"));
-    const auto watcher = CO_TRY(Watcher::open(bench.dir, {.recursive = true}));
-    CO_TRY(sys::write_file(bench.dir + "/old/inner/f", ""));
+    const auto watcher = CO_TRY(Watcher::open(kBlocking, bench.dir, {.recursive = true}));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/old/inner/f", ""));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())),
                 ElementsAre("CREATE old/inner/f"));
     // Made at once: inotify alone would miss what is inside.
     CO_TRY(sys::mkdirs(bench.dir + "/new/x/y"));
-    CO_TRY(sys::write_file(bench.dir + "/new/x/y/z", ""));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/new/x/y/z", ""));
     const auto made = CO_TRY(co_await gather(watcher.get(), &bench.loop->pool()));
     EXPECT_THAT(made, IsSupersetOf({"CREATE new", "CREATE new/x", "CREATE new/x/y", "CREATE new/x/y/z"}));
     CO_TRY(sys::rename_file(bench.dir + "/new", bench.dir + "/moved"));
     CO_TRY(co_await gather(watcher.get(), &bench.loop->pool()));
-    CO_TRY(sys::write_file(bench.dir + "/moved/x/later", ""));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/moved/x/later", ""));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())),
                 ElementsAre("CREATE moved/x/later"));
-    CO_TRY(sys::remove_tree(bench.dir + "/moved"));
+    CO_TRY(sys::remove_tree(kBlocking, bench.dir + "/moved"));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())),
                 IsSupersetOf({"REMOVE moved/x/y/z", "REMOVE moved/x/y", "REMOVE moved"}));
     co_return Result<>{};
@@ -93,11 +95,11 @@ TEST(Watcher, FollowsFoldersThatComeAndGo) {
 TEST(Watcher, ShowsUploadsUnderTheirNames) {
   with_folder([](Bench bench) -> Task<> {
     const sys::User me{.name = "me", .uid = ::geteuid(), .gid = ::getegid(), .home = "/", .shell = "/bin/sh"};
-    const auto watcher = CO_TRY(Watcher::open(bench.dir, {}));
+    const auto watcher = CO_TRY(Watcher::open(kBlocking, bench.dir, {}));
     for (const bool first : {true, false}) {
-      const auto file = CO_TRY(NewFile::create(bench.dir + "/f", me));
-      CO_TRY(sys::write_all(file->fd(), "content"));
-      CO_TRY(file->publish());
+      const auto file = CO_TRY(NewFile::create(kBlocking, bench.dir + "/f", me));
+      CO_TRY(sys::write_all(kBlocking, file->fd(), "content"));
+      CO_TRY(file->publish(kBlocking));
       const auto seen = CO_TRY(co_await gather(watcher.get(), &bench.loop->pool()));
       if (first) EXPECT_THAT(seen, ElementsAre("CREATE f", "CHMOD f", "WRITE f"));
       if (!first) EXPECT_THAT(seen, ElementsAre("CHMOD f", "WRITE f"));
@@ -108,10 +110,11 @@ TEST(Watcher, ShowsUploadsUnderTheirNames) {
 
 TEST(Watcher, SaysThatEventsWereLost) {
   with_folder([](Bench bench) -> Task<> {
-    const auto watcher = CO_TRY(Watcher::open(bench.dir, {}));
+    const auto watcher = CO_TRY(Watcher::open(kBlocking, bench.dir, {}));
     const std::string limit = CO_TRY(sys::read_file("/proc/sys/fs/inotify/max_queued_events"));
     const int files = std::stoi(limit) / 2 + 100;
-    for (int i = 0; i < files; ++i) CO_TRY(sys::write_file(bench.dir + "/" + std::to_string(i), "x"));
+    for (int i = 0; i < files; ++i)
+      CO_TRY(sys::write_file(kBlocking, bench.dir + "/" + std::to_string(i), "x"));
     Result<Watcher::Events> events;
     std::size_t seen = 0;
     while ((events = co_await watcher->next(&bench.loop->pool()))) seen += events->size();
@@ -119,7 +122,7 @@ TEST(Watcher, SaysThatEventsWereLost) {
     EXPECT_EQ(events.error().reason(), "watch_overflow");
     EXPECT_GT(seen, 1000U);
     CO_TRY(co_await gather(watcher.get(), &bench.loop->pool()));
-    CO_TRY(sys::write_file(bench.dir + "/after", ""));
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/after", ""));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())), Contains("CREATE after"));
     co_return Result<>{};
   });
@@ -127,11 +130,11 @@ TEST(Watcher, SaysThatEventsWereLost) {
 
 TEST(Watcher, RefusalsAreTyped) {
   with_folder([](Bench bench) -> Task<> {
-    EXPECT_EQ(Watcher::open(bench.dir + "/none", {}).error().code(), Code::kNotFound);
-    CO_TRY(sys::write_file(bench.dir + "/file", ""));
-    EXPECT_EQ(Watcher::open(bench.dir + "/file", {}).error().code(), Code::kInvalidArgument);
-    const auto watcher = CO_TRY(Watcher::open(bench.dir, {}));
-    CO_TRY(sys::remove_tree(bench.dir));
+    EXPECT_EQ(Watcher::open(kBlocking, bench.dir + "/none", {}).error().code(), Code::kNotFound);
+    CO_TRY(sys::write_file(kBlocking, bench.dir + "/file", ""));
+    EXPECT_EQ(Watcher::open(kBlocking, bench.dir + "/file", {}).error().code(), Code::kInvalidArgument);
+    const auto watcher = CO_TRY(Watcher::open(kBlocking, bench.dir, {}));
+    CO_TRY(sys::remove_tree(kBlocking, bench.dir));
     EXPECT_THAT(CO_TRY(co_await gather(watcher.get(), &bench.loop->pool())), Contains("REMOVE ."));
     co_return Result<>{};
   });

@@ -73,7 +73,7 @@ bool kill_all(const std::string& dir) {
   return !any;
 }
 
-Result<> remove_group(const std::string& dir) {
+Result<> remove_group(async::Blocking /*blocking*/, const std::string& dir) {
   const auto until = std::chrono::steady_clock::now() + kCgroupEmptyLimit;
   while (true) {
     const bool empty = kill_all(dir);
@@ -89,7 +89,7 @@ Result<> remove_group(const std::string& dir) {
 }  // namespace
 
 // roots_: v2 has one entry; v1 has cpu, memory, pids and, where it is mounted apart from cpu, cpuacct.
-Result<CgroupManager> CgroupManager::detect(std::string parent) {
+Result<CgroupManager> CgroupManager::detect(async::Blocking /*blocking*/, std::string parent) {
   CgroupManager manager;
   std::string unified;
   std::string cpu, memory, pids, cpuacct;
@@ -128,7 +128,8 @@ Result<CgroupManager> CgroupManager::detect(std::string parent) {
 
 std::string CgroupManager::version() const { return unified_ ? "v2" : "v1"; }
 
-Result<> CgroupManager::create(const std::string& id, const CgroupLimits& limits) {
+Result<> CgroupManager::create(async::Blocking /*blocking*/, const std::string& id,
+                               const CgroupLimits& limits) {
   for (const std::string& root : roots_) TRY(make_dir(root + "/" + id));
   const std::int64_t quota = std::int64_t{limits.vcpus} * kCpuPeriodUs;
   if (unified_) {
@@ -151,14 +152,14 @@ std::vector<std::string> CgroupManager::procs_files(const std::string& id) const
   return files;
 }
 
-Result<> CgroupManager::remove(const std::string& id) {
-  for (const std::string& root : roots_) TRY(remove_group(root + "/" + id));
+Result<> CgroupManager::remove(async::Blocking blocking, const std::string& id) {
+  for (const std::string& root : roots_) TRY(remove_group(blocking, root + "/" + id));
   return {};
 }
 
-Result<std::vector<std::string>> CgroupManager::list() const {
+Result<std::vector<std::string>> CgroupManager::list(async::Blocking blocking) const {
   std::vector<std::string> ids;
-  for (std::string& name : TRY(sys::list_dir(roots_[0]))) {
+  for (std::string& name : TRY(sys::list_dir(blocking, roots_[0]))) {
     if (sys::is_directory(roots_[0] + "/" + name)) ids.push_back(std::move(name));
   }
   return ids;

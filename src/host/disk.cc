@@ -9,7 +9,7 @@
 
 namespace wrenn::host {
 
-Result<> make_overlay_disk(const std::string& path, std::uint64_t size_bytes) {
+Result<> make_overlay_disk(async::Blocking blocking, const std::string& path, std::uint64_t size_bytes) {
   {
     const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
     if (::ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0) return fail_errno("size " + path);
@@ -31,9 +31,9 @@ Result<> make_overlay_disk(const std::string& path, std::uint64_t size_bytes) {
                "-O",
                "^resize_inode",
                path};
-  const auto made = sys::run_checked(std::move(spec), kCommandLimit);
+  const auto made = sys::run_checked(blocking, std::move(spec), kCommandLimit);
   if (made) return {};
-  (void)sys::remove_file(path);
+  (void)sys::remove_file(blocking, path);
   return fail(Error(made.error()).in("make an overlay disk"));
 }
 

@@ -59,18 +59,18 @@ struct CgroupLimits {
   std::uint64_t max_pids = 64;
 };
 
-// A cgroup per VM on cgroup v2, or on v1's cpu, memory and pids hierarchies. Blocking but quick calls.
+// A cgroup per VM on cgroup v2, or on v1's cpu, memory and pids hierarchies.
 class CgroupManager {
  public:
   // Finds the hierarchies. kFailedPrecondition with the fix when none is usable.
-  static Result<CgroupManager> detect(std::string parent = "wrenn");
+  static Result<CgroupManager> detect(async::Blocking blocking, std::string parent = "wrenn");
   std::string version() const;  // "v1" or "v2"
-  Result<> create(const std::string& id, const CgroupLimits& limits);
+  Result<> create(async::Blocking blocking, const std::string& id, const CgroupLimits& limits);
   // cgroup.procs files that a process writes itself into.
   std::vector<std::string> procs_files(const std::string& id) const;
   // Kills what is left inside and removes it; ok when absent.
-  Result<> remove(const std::string& id);
-  Result<std::vector<std::string>> list() const;
+  Result<> remove(async::Blocking blocking, const std::string& id);
+  Result<std::vector<std::string>> list(async::Blocking blocking) const;
   struct Usage {
     std::uint64_t cpu_time_us = 0;
     std::uint64_t memory_bytes = 0;
@@ -82,8 +82,8 @@ class CgroupManager {
   std::vector<std::string> roots_;
 };
 
-// A sparse file with an empty ext4 inside, made by mke2fs. Blocking.
-Result<> make_overlay_disk(const std::string& path, std::uint64_t size_bytes);
+// A sparse file with an empty ext4 inside, made by mke2fs.
+Result<> make_overlay_disk(async::Blocking blocking, const std::string& path, std::uint64_t size_bytes);
 // Free bytes of the filesystem that holds `path`.
 Result<std::uint64_t> free_bytes(const std::string& path);
 

@@ -28,6 +28,8 @@
 namespace wrenn::host {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using testing::HasSubstr;
 constexpr Milliseconds kLimit{20'000};
 constexpr std::uint16_t kPort = 9'999;
@@ -35,7 +37,7 @@ constexpr std::uint16_t kPort = 9'999;
 std::string shell(const std::string& script) {
   sys::SpawnSpec spec;
   spec.argv = {"/bin/sh", "-ec", script};
-  const auto out = sys::run_checked(std::move(spec), kLimit);
+  const auto out = sys::run_checked(kBlocking, std::move(spec), kLimit);
   EXPECT_TRUE(out) << script << ": " << out.error().to_string();
   return out.value_or("");
 }
@@ -156,7 +158,7 @@ class HostNetworkRoot : public testing::Test {
     };
     const Result<> done = loop.run_plain(run(&pool, &body));
     EXPECT_TRUE(done) << done.error().to_string();
-    EXPECT_TRUE(existing_slots()->empty());
+    EXPECT_TRUE(existing_slots(kBlocking)->empty());
     EXPECT_EQ(shell("ip -o link").find("wrenn-v"), std::string::npos);
     EXPECT_EQ(shell("nft list tables"), "");
   }
@@ -164,7 +166,7 @@ class HostNetworkRoot : public testing::Test {
 
 Task<> wait_for_slots(std::size_t count) {
   for (int i = 0; i < 400; ++i) {
-    if (CO_TRY(existing_slots()).size() == count) co_return Result<>{};
+    if (CO_TRY(existing_slots(kBlocking)).size() == count) co_return Result<>{};
     CO_TRY(co_await async::sleep_for(Milliseconds(50)));
   }
   co_return fail(Code::kDeadlineExceeded, "the pool did not settle");
@@ -193,21 +195,21 @@ TEST_F(HostNetworkRoot, SlotsAreMadeAheadReusedAndRemoved) {
 }
 
 TEST_F(HostNetworkRoot, SlotsOfAnEarlierAgentAreSweptButThoseInUseStay) {
-  ASSERT_TRUE(create_slot(7, 0));
-  ASSERT_TRUE(create_slot(8, 1'000'000));
+  ASSERT_TRUE(create_slot(kBlocking, 7, 0));
+  ASSERT_TRUE(create_slot(kBlocking, 8, 1'000'000));
   async::Loop loop(1);
   SlotPool pool(loop.executor(), &loop.pool(), {.ready_slots = 0});
   const auto run = [](SlotPool* slots) -> Task<> {
     CO_TRY(co_await slots->start({8}));
-    EXPECT_EQ(CO_TRY(existing_slots()), std::vector<int>{8});
+    EXPECT_EQ(CO_TRY(existing_slots(kBlocking)), std::vector<int>{8});
     CO_TRY(co_await slots->stop());
     co_return Result<>{};
   };
   EXPECT_TRUE(loop.run_plain(run(&pool)));
-  EXPECT_EQ(*existing_slots(), std::vector<int>{8}) << "its VM may go on";
+  EXPECT_EQ(*existing_slots(kBlocking), std::vector<int>{8}) << "its VM may go on";
   EXPECT_THAT(shell("nft list tables"), HasSubstr("wrenn_agent"));
-  ASSERT_TRUE(remove_slot(8));
-  EXPECT_TRUE(remove_slot(8)) << "absent is fine";
+  ASSERT_TRUE(remove_slot(kBlocking, 8));
+  EXPECT_TRUE(remove_slot(kBlocking, 8)) << "absent is fine";
 }
 
 constexpr const char* kGuestAddress = "169.254.0.21";
@@ -282,13 +284,13 @@ class CgroupRoot : public testing::Test {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root";
-    auto found = CgroupManager::detect("wrenn-test");
+    auto found = CgroupManager::detect(kBlocking, "wrenn-test");
     ASSERT_TRUE(found) << found.error().to_string();
     manager_.emplace(std::move(*found));
   }
   void TearDown() override {
     if (!manager_) return;
-    EXPECT_TRUE(manager_->list()->empty());
+    EXPECT_TRUE(manager_->list(kBlocking)->empty());
     for (const std::string& file : manager_->procs_files("..")) {
       // <root>/../cgroup.procs names the parent of the group to remove.
       const std::string root = file.substr(0, file.find("/../"));
@@ -305,44 +307,46 @@ class CgroupRoot : public testing::Test {
 };
 
 TEST_F(CgroupRoot, RemovalEndsWhatIsInside) {
-  ASSERT_TRUE(manager_->create("vm-1", {.vcpus = 1, .memory_bytes = 64U << 20U, .max_pids = 16}));
-  EXPECT_EQ(*manager_->list(), std::vector<std::string>{"vm-1"});
+  ASSERT_TRUE(manager_->create(kBlocking, "vm-1", {.vcpus = 1, .memory_bytes = 64U << 20U, .max_pids = 16}));
+  EXPECT_EQ(*manager_->list(kBlocking), std::vector<std::string>{"vm-1"});
   auto child = sys::spawn(in_group("sleep 300 & sleep 300"));
   ASSERT_TRUE(child) << child.error().to_string();
   EXPECT_GT(manager_->usage("vm-1")->memory_bytes, 0U);
-  ASSERT_TRUE(manager_->remove("vm-1"));
-  EXPECT_EQ(child->wait_blocking(kLimit)->signal, SIGKILL);
-  EXPECT_TRUE(manager_->remove("vm-1")) << "absent is fine";
+  ASSERT_TRUE(manager_->remove(kBlocking, "vm-1"));
+  EXPECT_EQ(child->wait_blocking(kBlocking, kLimit)->signal, SIGKILL);
+  EXPECT_TRUE(manager_->remove(kBlocking, "vm-1")) << "absent is fine";
 }
 
 TEST_F(CgroupRoot, LimitsHold) {
   constexpr std::uint64_t kMemory = 32U << 20U;
-  ASSERT_TRUE(manager_->create("vm-1", {.vcpus = 1, .memory_bytes = kMemory, .max_pids = 4}));
-  const auto forks = sys::run(in_group("for i in 1 2 3 4 5 6 7 8; do sleep 0.1 & done; wait"), kLimit);
+  ASSERT_TRUE(manager_->create(kBlocking, "vm-1", {.vcpus = 1, .memory_bytes = kMemory, .max_pids = 4}));
+  const auto forks =
+      sys::run(kBlocking, in_group("for i in 1 2 3 4 5 6 7 8; do sleep 0.1 & done; wait"), kLimit);
   ASSERT_TRUE(forks);
   EXPECT_THAT(forks->stderr_text, HasSubstr("fork"));
   // Killed, or held where it stands: what the kernel does is its own setting.
   auto memory = sys::spawn(in_group("exec /usr/bin/python3 -c 'x = bytearray(200 << 20)'"));
   ASSERT_TRUE(memory);
-  const auto ended = memory->wait_blocking(Milliseconds(2'000));
+  const auto ended = memory->wait_blocking(kBlocking, Milliseconds(2'000));
   EXPECT_FALSE(ended && ended->ok()) << "it got more than its limit";
   EXPECT_LE(manager_->usage("vm-1")->memory_bytes, kMemory);
-  ASSERT_TRUE(manager_->remove("vm-1"));
-  (void)memory->wait_blocking(kLimit);
-  ASSERT_TRUE(manager_->create("vm-1", {.vcpus = 1, .memory_bytes = kMemory, .max_pids = 4}));
-  const auto spin = sys::run(in_group("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"), kLimit);
+  ASSERT_TRUE(manager_->remove(kBlocking, "vm-1"));
+  (void)memory->wait_blocking(kBlocking, kLimit);
+  ASSERT_TRUE(manager_->create(kBlocking, "vm-1", {.vcpus = 1, .memory_bytes = kMemory, .max_pids = 4}));
+  const auto spin =
+      sys::run(kBlocking, in_group("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"), kLimit);
   ASSERT_TRUE(spin);
   EXPECT_TRUE(spin->status.ok()) << "small work fits: " << spin->stderr_text;
   EXPECT_GT(manager_->usage("vm-1")->cpu_time_us, 10'000U);
-  EXPECT_TRUE(manager_->remove("vm-1"));
+  EXPECT_TRUE(manager_->remove(kBlocking, "vm-1"));
 }
 
 TEST(OverlayDisk, IsSparseAndSound) {
-  const auto dir = sys::TempDir::make();
+  const auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   const std::string path = dir->path() + "/overlay";
   constexpr std::uint64_t kGiB = std::uint64_t{1} << 30U;
-  const auto made = make_overlay_disk(path, 20 * kGiB);
+  const auto made = make_overlay_disk(kBlocking, path, 20 * kGiB);
   ASSERT_TRUE(made) << made.error().to_string();
   struct stat info{};
   ASSERT_EQ(::stat(path.c_str(), &info), 0);
@@ -350,11 +354,11 @@ TEST(OverlayDisk, IsSparseAndSound) {
   EXPECT_LT(info.st_blocks * 512, 16 << 20);
   sys::SpawnSpec check;
   check.argv = {"e2fsck", "-fn", path};
-  const auto sound = sys::run_checked(std::move(check), kLimit);
+  const auto sound = sys::run_checked(kBlocking, std::move(check), kLimit);
   EXPECT_TRUE(sound) << sound.error().to_string();
   sys::SpawnSpec describe;
   describe.argv = {"dumpe2fs", path};
-  const auto described = sys::run_checked(std::move(describe), kLimit);
+  const auto described = sys::run_checked(kBlocking, std::move(describe), kLimit);
   ASSERT_TRUE(described) << described.error().to_string();
   const auto count = [&](std::string_view word) {
     std::size_t found = 0;
@@ -363,7 +367,7 @@ TEST(OverlayDisk, IsSparseAndSound) {
   };
   EXPECT_EQ(count(": (Blocks "), 160U);
   EXPECT_EQ(count("ITABLE_ZEROED"), 160U) << "a guest's kernel would zero the rest";
-  EXPECT_EQ(make_overlay_disk(path, kGiB).error().code(), Code::kAlreadyExists);
+  EXPECT_EQ(make_overlay_disk(kBlocking, path, kGiB).error().code(), Code::kAlreadyExists);
   EXPECT_GT(*free_bytes(dir->path()), 0U);
 }
 

@@ -50,15 +50,18 @@ struct SlotPool::State {
   }
   Task<int> make() {
     const int index = CO_TRY(reserve());
-    const Result<> made = co_await async::offload(
-        *pool, [index, limit = options.bytes_per_sec] { return create_slot(index, limit); });
+    const Result<> made =
+        co_await async::offload(*pool, [index, limit = options.bytes_per_sec](async::Blocking blocking) {
+          return create_slot(blocking, index, limit);
+        });
     if (made) co_return index;
     co_await remove(index);
     co_return fail(Error(made.error()).in(fmt::format("network slot {}", index)));
   }
   // The index is free again only once nothing of the slot is left.
   asio::awaitable<void> remove(int index) {
-    const Result<> removed = co_await async::offload(*pool, [index] { return remove_slot(index); });
+    const Result<> removed = co_await async::offload(
+        *pool, [index](async::Blocking blocking) { return remove_slot(blocking, index); });
     if (removed) {
       taken.erase(index);
     } else {
@@ -107,11 +110,12 @@ Task<> SlotPool::start(std::vector<int> in_use) {
   state.options.max_slots = std::clamp(state.options.max_slots, 1, kMaxSlots);
   state.taken.insert(in_use.begin(), in_use.end());
   const bool internet = state.options.internet;
-  auto found = CO_TRY(co_await async::offload(*state.pool, [internet]() -> Result<std::vector<int>> {
-    TRY(enable_ip_forward());
-    TRY(install_host_rules(internet));
-    return existing_slots();
-  }));
+  auto found = CO_TRY(
+      co_await async::offload(*state.pool, [internet](async::Blocking blocking) -> Result<std::vector<int>> {
+        TRY(enable_ip_forward(blocking));
+        TRY(install_host_rules(blocking, internet));
+        return existing_slots(blocking);
+      }));
   for (const int index : found) {
     if (!state.taken.insert(index).second) continue;
     co_await state.remove(index);

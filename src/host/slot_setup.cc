@@ -20,10 +20,10 @@ constexpr const char* kIpForward = "/proc/sys/net/ipv4/ip_forward";
 constexpr std::uint64_t kMaxNftRate = 0xffff'ffff;
 constexpr const char* kTapMac = "02:FC:00:00:00:06";
 
-Result<> run_with_input(std::vector<std::string> argv, const std::string& input) {
+Result<> run_with_input(async::Blocking blocking, std::vector<std::string> argv, const std::string& input) {
   sys::SpawnSpec spec;
   spec.argv = std::move(argv);
-  TRY(sys::run_checked(std::move(spec), kCommandLimit, input));
+  TRY(sys::run_checked(blocking, std::move(spec), kCommandLimit, input));
   return {};
 }
 
@@ -101,7 +101,7 @@ table ip6 wrenn {{
 
 }  // namespace
 
-Result<> enable_ip_forward() {
+Result<> enable_ip_forward(async::Blocking /*blocking*/) {
   const std::string now = TRY(sys::read_file(kIpForward));
   if (now.starts_with("1")) return {};
   const Result<> set = sys::write_existing(kIpForward, "1");
@@ -111,7 +111,7 @@ Result<> enable_ip_forward() {
                   .with_reason("ip_forward_off"));
 }
 
-Result<> install_host_rules(bool internet) {
+Result<> install_host_rules(async::Blocking blocking, bool internet) {
   // `add` first, so that the following `delete` never fails; all in one transaction.
   const std::string rules = fmt::format(R"(
 add table ip wrenn_agent
@@ -138,17 +138,19 @@ table ip wrenn_agent {{
 )",
                                         fmt::arg("forbidden", kForbidden),
                                         fmt::arg("policy", internet ? "" : "iifname \"wrenn-v*\" drop"));
-  return run_with_input({"nft", "-f", "-"}, rules);
+  return run_with_input(blocking, {"nft", "-f", "-"}, rules);
 }
 
-Result<> remove_host_rules() { return run_with_input({"nft", "delete", "table", "ip", "wrenn_agent"}, ""); }
+Result<> remove_host_rules(async::Blocking blocking) {
+  return run_with_input(blocking, {"nft", "delete", "table", "ip", "wrenn_agent"}, "");
+}
 
-Result<> create_slot(int index, std::uint64_t bytes_per_sec) {
+Result<> create_slot(async::Blocking blocking, int index, std::uint64_t bytes_per_sec) {
   const Addresses a = addresses_of(index);
   const Slot slot = SlotPool::describe(index);
   const std::string& ns = slot.netns;
   const std::string veth = fmt::format("wrenn-v{}", index);
-  TRY(run_with_input({"ip", "netns", "add", ns}, ""));
+  TRY(run_with_input(blocking, {"ip", "netns", "add", ns}, ""));
   const std::string outside = fmt::format(
       "link add {veth} type veth peer name eth0 netns {ns}\n"
       "addr add {host_end}/31 dev {veth}\n"
@@ -167,26 +169,27 @@ Result<> create_slot(int index, std::uint64_t bytes_per_sec) {
       "route add default via {host_end}\n",
       fmt::arg("guest_end", a.guest_end), fmt::arg("host_end", a.host_end), fmt::arg("mac", kTapMac),
       fmt::arg("uid", slot.uid));
-  TRY(run_with_input({"ip", "-batch", "-"}, outside));
-  TRY(run_with_input({"ip", "-n", ns, "-batch", "-"}, inside));
-  TRY(run_with_input({"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a, bytes_per_sec)));
+  TRY(run_with_input(blocking, {"ip", "-batch", "-"}, outside));
+  TRY(run_with_input(blocking, {"ip", "-n", ns, "-batch", "-"}, inside));
+  TRY(run_with_input(blocking, {"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a, bytes_per_sec)));
   // /proc/sys/net shows the namespace of the process that opens it.
-  return run_with_input({"ip", "netns", "exec", ns, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"},
-                        "");
+  return run_with_input(
+      blocking, {"ip", "netns", "exec", ns, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"}, "");
 }
 
-Result<> remove_slot(int index) {
+Result<> remove_slot(async::Blocking blocking, int index) {
   const std::string ns = SlotPool::describe(index).netns;
   const std::string veth = fmt::format("wrenn-v{}", index);
-  if (::if_nametoindex(veth.c_str()) != 0) TRY(run_with_input({"ip", "link", "del", veth}, ""));
-  if (sys::exists(std::string(kNetnsDir) + "/" + ns)) TRY(run_with_input({"ip", "netns", "del", ns}, ""));
+  if (::if_nametoindex(veth.c_str()) != 0) TRY(run_with_input(blocking, {"ip", "link", "del", veth}, ""));
+  if (sys::exists(std::string(kNetnsDir) + "/" + ns))
+    TRY(run_with_input(blocking, {"ip", "netns", "del", ns}, ""));
   return {};
 }
 
-Result<std::vector<int>> existing_slots() {
+Result<std::vector<int>> existing_slots(async::Blocking blocking) {
   std::vector<int> found;
   if (!sys::is_directory(kNetnsDir)) return found;
-  for (const std::string& name : TRY(sys::list_dir(kNetnsDir))) {
+  for (const std::string& name : TRY(sys::list_dir(blocking, kNetnsDir))) {
     if (!name.starts_with(kNetnsPrefix)) continue;
     const std::string_view digits = std::string_view(name).substr(kNetnsPrefix.size());
     int index = 0;

@@ -5,18 +5,18 @@
 
 #include "host/host.h"
 
-// Making and removing one slot, by iproute2 and nft. Blocking; off the request path, since the pool keeps
-// slots ready.
+// Making and removing one slot, by iproute2 and nft. Off the request path, since the pool keeps slots
+// ready.
 namespace wrenn::host {
 
 // Table `wrenn_agent` of the host: what leaves a slot reaches neither this host nor private ranges.
-Result<> install_host_rules(bool internet);
-Result<> remove_host_rules();
-Result<> enable_ip_forward();
-Result<> create_slot(int index, std::uint64_t bytes_per_sec);
+Result<> install_host_rules(async::Blocking blocking, bool internet);
+Result<> remove_host_rules(async::Blocking blocking);
+Result<> enable_ip_forward(async::Blocking blocking);
+Result<> create_slot(async::Blocking blocking, int index, std::uint64_t bytes_per_sec);
 // Ok when parts are absent.
-Result<> remove_slot(int index);
+Result<> remove_slot(async::Blocking blocking, int index);
 // Indexes of slots that exist on this host.
-Result<std::vector<int>> existing_slots();
+Result<std::vector<int>> existing_slots(async::Blocking blocking);
 
 }  // namespace wrenn::host

@@ -35,7 +35,7 @@ Task<> Sandbox::locked_create(Template from) {
   if (record_.token.empty()) record_.token = random_token();
   Result<> started = co_await start_new(std::move(from));
   if (started) {
-    started = write_journal_now(Phase::kRunning, Durability::kAtomic);
+    started = co_await write_journal(Phase::kRunning, Durability::kAtomic);
   }
   if (!started) {
     const Result<> removed = co_await discard();
@@ -48,14 +48,14 @@ Task<> Sandbox::locked_create(Template from) {
   co_return Result<>{};
 }
 
-Result<> Sandbox::make_files(Template from, std::optional<std::string> snapshot) {
+Result<> Sandbox::make_files(async::Blocking blocking, Template from, std::optional<std::string> snapshot) {
   TRY(sys::mkdirs(paths_.run_dir, 0700));
-  TRY(write_record(paths_.dir, record_, Durability::kAtomic));
-  TRY(link_or_copy(from.rootfs, paths_.base));
-  if (!snapshot) return host::make_overlay_disk(paths_.overlay, kDiskBytes);
-  TRY(link_or_copy(*snapshot + "/memory", paths_.memory));
-  TRY(reserve_on_tmpfs(paths_.memory));
-  return sys::copy_sparse(*snapshot + "/overlay", paths_.overlay);
+  TRY(write_record(blocking, paths_.dir, record_, Durability::kAtomic));
+  TRY(link_or_copy(blocking, from.rootfs, paths_.base));
+  if (!snapshot) return host::make_overlay_disk(blocking, paths_.overlay, kDiskBytes);
+  TRY(link_or_copy(blocking, *snapshot + "/memory", paths_.memory));
+  TRY(reserve_on_tmpfs(blocking, paths_.memory));
+  return sys::copy_sparse(blocking, *snapshot + "/overlay", paths_.overlay);
 }
 
 Task<> Sandbox::start_new(Template from) {
@@ -64,8 +64,9 @@ Task<> Sandbox::start_new(Template from) {
   std::optional<Result<host::Slot>> slot;
   async::Nursery nursery(context_->executor);
   nursery.spawn("slot", keep_result(context_->slots->acquire(), &slot));
-  Result<> files =
-      co_await async::offload(*context_->pool, [this, from, snapshot] { return make_files(from, snapshot); });
+  Result<> files = co_await async::offload(*context_->pool, [this, from, snapshot](async::Blocking blocking) {
+    return make_files(blocking, from, snapshot);
+  });
   co_await nursery.join();
   if (!slot) co_return fail(async::canceled_error());
   if (*slot) {

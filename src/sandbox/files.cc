@@ -15,22 +15,22 @@
 
 namespace wrenn::sandbox {
 
-Result<> replace_file(const std::string& path, std::string_view content) {
+Result<> replace_file(async::Blocking blocking, const std::string& path, std::string_view content) {
   const std::string temporary = random_id(path + ".new-");
-  Result<> written = sys::write_file(temporary, content, 0600);
+  Result<> written = sys::write_file(blocking, temporary, content, 0600);
   if (written) written = sys::rename_file(temporary, path);
   if (!written) ::unlink(temporary.c_str());
   return written;
 }
 
-Result<> link_or_copy(const std::string& from, const std::string& to) {
-  TRY(sys::remove_file(to));
+Result<> link_or_copy(async::Blocking blocking, const std::string& from, const std::string& to) {
+  TRY(sys::remove_file(blocking, to));
   if (::link(from.c_str(), to.c_str()) == 0) return {};
   if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + from);
-  return sys::copy_sparse(from, to);
+  return sys::copy_sparse(blocking, from, to);
 }
 
-Result<> reserve_on_tmpfs(const std::string& path) {
+Result<> reserve_on_tmpfs(async::Blocking /*blocking*/, const std::string& path) {
   const sys::Fd file = TRY(sys::open_file(path, O_RDWR));
   struct statfs system{};
   struct stat info{};
@@ -42,9 +42,9 @@ Result<> reserve_on_tmpfs(const std::string& path) {
   return {};
 }
 
-std::uint64_t allocated_bytes(const std::string& dir) {
+std::uint64_t allocated_bytes(async::Blocking blocking, const std::string& dir) {
   std::uint64_t total = 0;
-  const auto names = sys::list_dir(dir);
+  const auto names = sys::list_dir(blocking, dir);
   if (!names) return 0;
   for (const auto& name : *names) {
     struct stat st{};

@@ -112,13 +112,14 @@ Result<Record> parse_record(std::string_view text) {
   return record;
 }
 
-Result<> write_record(const std::string& dir, const Record& record, Durability durability) {
+Result<> write_record(async::Blocking blocking, const std::string& dir, const Record& record,
+                      Durability durability) {
   const std::string path = dir + "/journal.json";
-  if (durability == Durability::kAtomic) return replace_file(path, to_json(record));
-  return sys::write_file_atomic(path, to_json(record), 0600);
+  if (durability == Durability::kAtomic) return replace_file(blocking, path, to_json(record));
+  return sys::write_file_atomic(blocking, path, to_json(record), 0600);
 }
 
-Result<Record> read_record(const std::string& dir) {
+Result<Record> read_record(async::Blocking /*blocking*/, const std::string& dir) {
   const std::string text = TRY(sys::read_file(dir + "/journal.json", kMaxJournalBytes));
   return parse_record(text);
 }

@@ -47,8 +47,8 @@ enum class Durability : std::uint8_t {
   kAtomic,   // survives the agent's death
   kDurable,  // survives the host's: fsynced
 };
-// Blocking.
-Result<> write_record(const std::string& dir, const Record& record, Durability durability);
-Result<Record> read_record(const std::string& dir);
+Result<> write_record(async::Blocking blocking, const std::string& dir, const Record& record,
+                      Durability durability);
+Result<Record> read_record(async::Blocking blocking, const std::string& dir);
 
 }  // namespace wrenn::sandbox

@@ -7,6 +7,8 @@
 namespace wrenn::sandbox {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 Record sample() {
   Record record;
   record.id = "sb-abc";
@@ -54,16 +56,16 @@ TEST(Journal, RefusesWhatIsOutOfRange) {
 }
 
 TEST(Journal, WritesReplaceTheOldRecord) {
-  const auto dir = sys::TempDir::make();
+  const auto dir = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(dir);
   Record record = sample();
   for (const auto durability : {Durability::kAtomic, Durability::kDurable}) {
     ++record.generation;
-    ASSERT_TRUE(write_record(dir->path(), record, durability));
-    const auto read = read_record(dir->path());
+    ASSERT_TRUE(write_record(kBlocking, dir->path(), record, durability));
+    const auto read = read_record(kBlocking, dir->path());
     ASSERT_TRUE(read);
     EXPECT_EQ(read->generation, record.generation);
-    EXPECT_EQ(sys::list_dir(dir->path())->size(), 1u);
+    EXPECT_EQ(sys::list_dir(kBlocking, dir->path())->size(), 1u);
   }
 }
 

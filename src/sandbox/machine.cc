@@ -26,17 +26,18 @@ void keep_first(Result<>* first, Result<> next) {
 }
 
 Task<> fill_memory(asio::thread_pool* pool, std::string pages, sys::ProcessMemory ram) {
-  co_return co_await async::offload(*pool, [=] { return snapshot::load_pages(ram, pages); });
+  co_return co_await async::offload(
+      *pool, [=](async::Blocking blocking) { return snapshot::load_pages(blocking, ram, pages); });
 }
 
 // It only saves time, so one that cannot be read costs no more than that.
-std::vector<sys::PageRun> read_working_set(const LaunchPlan& plan) {
+Result<std::vector<sys::PageRun>> read_working_set(async::Blocking blocking, const LaunchPlan& plan) {
   const std::string path = plan.snapshot_dir + "/working-set";
-  if (!sys::exists(path)) return {};
-  auto runs = snapshot::read_runs(static_cast<std::uint64_t>(plan.memory_mib) * kMiB, path);
-  if (runs) return std::move(*runs);
+  if (!sys::exists(path)) return std::vector<sys::PageRun>{};
+  auto runs = snapshot::read_runs(blocking, static_cast<std::uint64_t>(plan.memory_mib) * kMiB, path);
+  if (runs) return runs;
   log::warn("{}: {}", plan.id, runs.error().to_string());
-  return {};
+  return std::vector<sys::PageRun>{};
 }
 
 Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan, host::Slot slot) {
@@ -49,8 +50,15 @@ Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan
       return fill_memory(context->pool, pages, std::move(ram));
     };
   }
-  from.prefetch = read_working_set(plan);
+  from.prefetch = CO_TRY(co_await async::offload(
+      *context->pool, [plan](async::Blocking blocking) { return read_working_set(blocking, plan); }));
   co_return co_await context->driver->load(spec, std::move(from));
+}
+
+Task<> remove_cgroup(Context* context, std::string id) {
+  co_return co_await async::offload(*context->pool, [context, id](async::Blocking blocking) {
+    return context->cgroups->remove(blocking, id);
+  });
 }
 
 }  // namespace
@@ -97,10 +105,12 @@ Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::S
   host::CgroupLimits limits;
   limits.vcpus = plan.vcpus;
   limits.memory_bytes = static_cast<std::uint64_t>(plan.memory_mib) * kMiB + kVmmOverheadBytes;
-  CO_TRY(context->cgroups->create(id, limits));
+  CO_TRY(co_await async::offload(*context->pool, [context, id, limits](async::Blocking blocking) {
+    return context->cgroups->create(blocking, id, limits);
+  }));
   auto vm = co_await start_in_cgroup(context, std::move(plan), std::move(slot));
   if (!vm) {
-    const Result<> removed = context->cgroups->remove(id);
+    const Result<> removed = co_await remove_cgroup(context, id);
     if (!removed) log::warn("{}: {}", id, removed.error().to_string());
   }
   co_return vm;
@@ -109,8 +119,7 @@ Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::S
 Task<> dismantle(Context* context, std::string id, Machine machine) {
   Result<> first;
   if (machine.vm != nullptr) keep_first(&first, co_await machine.vm->kill());
-  keep_first(&first,
-             co_await async::offload(*context->pool, [context, id] { return context->cgroups->remove(id); }));
+  keep_first(&first, co_await remove_cgroup(context, id));
   if (machine.slot.index != 0) {
     // Another guest has the address next.
     forget_guest(context->http.get(), machine.slot.host_ip);

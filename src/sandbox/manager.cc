@@ -77,10 +77,11 @@ Task<> Manager::start() {
   CO_TRY(sys::mkdirs(context_.config.cache_dir, 0700));
   vmm::DriverChoice choice{context_.config.driver, context_.config.kernels_dir, context_.config.cache_dir,
                            context_.config.firecracker};
-  context_.driver = CO_TRY(co_await vmm::choose_driver(context_.executor, std::move(choice)));
+  context_.driver = CO_TRY(co_await vmm::choose_driver(context_.executor, context_.pool, std::move(choice)));
   const vmm::Shape shape = context_.driver->base_shape();
   log::info("VMM {} {} on {}, CPU {}", shape.driver, shape.version, shape.accel, shape.cpu_model);
-  context_.cgroups = std::make_unique<host::CgroupManager>(CO_TRY(host::CgroupManager::detect()));
+  context_.cgroups = std::make_unique<host::CgroupManager>(CO_TRY(co_await async::offload(
+      *context_.pool, [](async::Blocking blocking) { return host::CgroupManager::detect(blocking); })));
   auto records = CO_TRY(co_await read_journals());
   context_.slots =
       std::make_unique<host::SlotPool>(context_.executor, context_.pool, context_.config.network);

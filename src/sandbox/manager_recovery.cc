@@ -11,18 +11,18 @@ namespace wrenn::sandbox {
 
 Task<std::vector<Record>> Manager::read_journals() {
   co_return co_await async::offload(
-      *context_.pool, [config = context_.config]() -> Result<std::vector<Record>> {
+      *context_.pool, [config = context_.config](async::Blocking blocking) -> Result<std::vector<Record>> {
         std::vector<Record> records;
-        for (const auto& id : TRY(sys::list_dir(config.sandboxes_dir))) {
+        for (const auto& id : TRY(sys::list_dir(blocking, config.sandboxes_dir))) {
           const Paths paths(config, id);
           if (id.starts_with('.') || !sys::is_directory(paths.dir)) continue;
-          auto record = read_record(paths.dir);
+          auto record = read_record(blocking, paths.dir);
           if (record && record->id == id) {
             records.push_back(std::move(*record));
           } else if (!record && record.error().code() == Code::kNotFound &&
                      !sys::exists(paths.snapshot_dir)) {
             // Its creation ended before its first entry.
-            TRY(sys::remove_tree(paths.dir));
+            TRY(sys::remove_tree(blocking, paths.dir));
           } else {
             log::error("sandbox folder {} has no readable journal; it is left alone: {}", paths.dir,
                        record ? "another id" : record.error().to_string());
@@ -48,8 +48,10 @@ Task<Manager::Leftover> Manager::examine(Record record) {
     }
     leftover.found.vm_alive = leftover.vm != nullptr;
   }
-  auto manifest = co_await async::offload(
-      *context_.pool, [dir = paths.snapshot_dir] { return snapshot::read_manifest(dir); });
+  auto manifest =
+      co_await async::offload(*context_.pool, [dir = paths.snapshot_dir](async::Blocking blocking) {
+        return snapshot::read_manifest(blocking, dir);
+      });
   if (manifest && manifest->id == known.id) leftover.found.snapshot_generation = manifest->generation;
   co_return leftover;
 }
@@ -84,14 +86,15 @@ Task<> Manager::recover_one(Leftover leftover) {
 
 // Removes what no journal speaks of.
 Task<> Manager::sweep(std::vector<Record> records) {
-  for (const auto& id : CO_TRY(context_.cgroups->list())) {
-    if (std::ranges::any_of(records, [&](const Record& record) { return record.id == id; })) continue;
-    log::warn("cgroup {} belongs to no sandbox; it is removed with what runs inside", id);
-    const Result<> removed = context_.cgroups->remove(id);
-    if (!removed) log::warn("{}", removed.error().to_string());
-  }
-  co_return co_await async::offload(
-      *context_.pool, [root = context_.config.snapshots_dir] { return snapshot::sweep_unpublished(root); });
+  co_return co_await async::offload(*context_.pool, [this, records](async::Blocking blocking) -> Result<> {
+    for (const auto& id : TRY(context_.cgroups->list(blocking))) {
+      if (std::ranges::any_of(records, [&](const Record& record) { return record.id == id; })) continue;
+      log::warn("cgroup {} belongs to no sandbox; it is removed with what runs inside", id);
+      const Result<> removed = context_.cgroups->remove(blocking, id);
+      if (!removed) log::warn("{}", removed.error().to_string());
+    }
+    return snapshot::sweep_unpublished(blocking, context_.config.snapshots_dir);
+  });
 }
 
 }  // namespace wrenn::sandbox

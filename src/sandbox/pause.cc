@@ -36,21 +36,22 @@ Result<> check_space(const std::string& dir, std::uint64_t needed) {
 
 // The VM stands still. Memory that came from a template or an earlier snapshot is linked, and the pages
 // written since are stored; a guest that was booted here has none such, so its whole memory becomes one.
-Result<> write_files(const CapturePlan& plan, const std::string& snapshots_root, snapshot::Writer* writer) {
+Result<> write_files(async::Blocking blocking, const CapturePlan& plan, const std::string& snapshots_root,
+                     snapshot::Writer* writer) {
   const auto& [paths, ram, loaded_on_demand, working_set, manifest] = plan;
-  auto runs = TRY(sys::private_pages(ram));
-  if (loaded_on_demand) runs = TRY(snapshot::changed_pages(ram, runs, paths.memory));
-  if (!working_set.empty()) TRY(snapshot::write_runs(working_set, writer->path("working-set")));
+  auto runs = TRY(sys::private_pages(blocking, ram));
+  if (loaded_on_demand) runs = TRY(snapshot::changed_pages(blocking, ram, runs, paths.memory));
+  if (!working_set.empty()) TRY(snapshot::write_runs(blocking, working_set, writer->path("working-set")));
   TRY(check_space(snapshots_root, bytes_of(runs)));
   if (sys::exists(paths.memory)) {
-    TRY(link_or_copy(paths.memory, writer->path("memory")));
-    TRY(snapshot::write_pages(ram, runs, writer->path("pages")));
+    TRY(link_or_copy(blocking, paths.memory, writer->path("memory")));
+    TRY(snapshot::write_pages(blocking, ram, runs, writer->path("pages")));
   } else {
-    TRY(snapshot::write_memory(ram, "", writer->path("memory")));
-    TRY(snapshot::write_pages(ram, {}, writer->path("pages")));
+    TRY(snapshot::write_memory(blocking, ram, "", writer->path("memory")));
+    TRY(snapshot::write_pages(blocking, ram, {}, writer->path("pages")));
   }
-  TRY(link_or_copy(paths.overlay, writer->path("overlay")));
-  return writer->publish(manifest);
+  TRY(link_or_copy(blocking, paths.overlay, writer->path("overlay")));
+  return writer->publish(blocking, manifest);
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ Task<> Sandbox::locked_pause(bool automatic) {
   CO_TRY(ping());  // must be running
   set_status(HostStatus::kPausing);
   co_await drop_operations();
-  Result<> published = write_journal_now(Phase::kPausing, Durability::kAtomic);
+  Result<> published = co_await write_journal(Phase::kPausing, Durability::kAtomic);
   if (published) published = co_await stop_and_publish();
   if (!published) {
     next_auto_pause_ms_ = unix_ms() + kPauseRetry.count();
@@ -108,8 +109,8 @@ Task<> Sandbox::stop_and_publish() {
 Task<> Sandbox::reclaim_memory(std::uint64_t free) {
   if (free <= kGuestReserveBytes) co_return Result<>{};
   const sys::ProcessMemory ram = CO_TRY(co_await machine_.vm->ram());
-  const std::uint64_t own =
-      bytes_of(CO_TRY(co_await async::offload(*context_->pool, [ram] { return sys::private_pages(ram); })));
+  const std::uint64_t own = bytes_of(CO_TRY(co_await async::offload(
+      *context_->pool, [ram](async::Blocking blocking) { return sys::private_pages(blocking, ram); })));
   if (own < kReclaimWorthBytes || free < own / 2) co_return Result<>{};
   const std::uint64_t wanted = std::min(free - kGuestReserveBytes, 2 * own);
   const int given = CO_TRY(co_await machine_.vm->reclaim(static_cast<int>(wanted / kMiB), kReclaimLimit));
@@ -118,11 +119,24 @@ Task<> Sandbox::reclaim_memory(std::uint64_t free) {
 }
 
 Task<> Sandbox::write_snapshot() {
-  const std::string root = context_->config.snapshots_dir;
-  CO_TRY(sys::mkdirs(root, 0700));
-  auto writer = CO_TRY(snapshot::Writer::create(paths_.snapshot_dir));
+  auto writer =
+      CO_TRY(co_await async::offload(*context_->pool,
+                                     [root = context_->config.snapshots_dir, dir = paths_.snapshot_dir](
+                                         async::Blocking blocking) -> Result<snapshot::Writer> {
+                                       TRY(sys::mkdirs(root, 0700));
+                                       return snapshot::Writer::create(blocking, dir);
+                                     }));
+  Result<> filled = co_await fill_snapshot(&writer);
+  if (filled) co_return filled;
+  const Result<> discarded = co_await async::offload(
+      *context_->pool, [&writer](async::Blocking blocking) { return writer.discard(blocking); });
+  if (!discarded) log::warn("sandbox {}: {}", record_.id, discarded.error().to_string());
+  co_return filled;
+}
+
+Task<> Sandbox::fill_snapshot(snapshot::Writer* writer) {
   const auto vm = machine_.vm;
-  CO_TRY(co_await vm->save_device_state(writer.path("state")));
+  CO_TRY(co_await vm->save_device_state(writer->path("state")));
   CapturePlan plan{paths_, CO_TRY(co_await vm->ram()), vm->loaded_on_demand(), vm->working_set(), {}};
   plan.manifest =
       manifest_of(*context_, record_.vcpus, record_.memory_mib, CO_TRY(file_identity(paths_.base)));
@@ -130,8 +144,10 @@ Task<> Sandbox::write_snapshot() {
   plan.manifest.id = record_.id;
   plan.manifest.generation = record_.generation + 1;
   plan.manifest.parent = record_.template_name;
-  co_return co_await async::offload(*context_->pool,
-                                    [plan, root, out = &writer] { return write_files(plan, root, out); });
+  co_return co_await async::offload(
+      *context_->pool, [plan, root = context_->config.snapshots_dir, writer](async::Blocking blocking) {
+        return write_files(blocking, plan, root, writer);
+      });
 }
 
 Task<> Sandbox::finish_pause() {
@@ -143,13 +159,14 @@ Task<> Sandbox::finish_pause() {
   guest_.reset();
   record_.process = {};
   record_.slot = 0;
-  const Result<> cleared =
-      co_await async::offload(*context_->pool, [paths = paths_, record = record_]() -> Result<> {
-        TRY(sys::remove_file(paths.overlay));
-        TRY(sys::remove_tree(paths.run_dir));
+  const Result<> cleared = co_await async::offload(
+      *context_->pool, [paths = paths_, record = record_](async::Blocking blocking) -> Result<> {
+        TRY(sys::remove_file(blocking, paths.overlay));
+        TRY(sys::remove_tree(blocking, paths.run_dir));
         // The memory of the next life is the snapshot's.
-        if (!sys::exists(paths.memory)) TRY(link_or_copy(paths.snapshot_dir + "/memory", paths.memory));
-        return write_record(paths.dir, record, Durability::kAtomic);
+        if (!sys::exists(paths.memory))
+          TRY(link_or_copy(blocking, paths.snapshot_dir + "/memory", paths.memory));
+        return write_record(blocking, paths.dir, record, Durability::kAtomic);
       });
   if (!cleared) log::warn("sandbox {}: {}", record_.id, cleared.error().to_string());
   set_status(HostStatus::kPaused);
@@ -168,7 +185,7 @@ Task<> Sandbox::roll_back_pause(Error cause) {
   // Also undoes what quiescing did.
   if (going) going = co_await init_guest();
   if (!going) log::error("sandbox {}: {}", record_.id, going.error().to_string());
-  const Result<> written = write_journal_now(Phase::kRunning, Durability::kAtomic);
+  const Result<> written = co_await write_journal(Phase::kRunning, Durability::kAtomic);
   if (!written) log::error("sandbox {}: {}", record_.id, written.error().to_string());
   set_status(HostStatus::kRunning);
   co_return fail(std::move(cause));

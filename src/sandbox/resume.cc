@@ -12,21 +12,23 @@ using model::HostStatus;
 
 namespace {
 
-Result<> check_snapshot(const Context& context, const Paths& paths, const Record& record) {
-  const snapshot::Manifest manifest = TRY(snapshot::read_manifest(paths.snapshot_dir));
+Result<> check_snapshot(async::Blocking blocking, const Context& context, const Paths& paths,
+                        const Record& record) {
+  const snapshot::Manifest manifest = TRY(snapshot::read_manifest(blocking, paths.snapshot_dir));
   if (manifest.kind != "sandbox" || manifest.id != record.id || manifest.generation != record.generation) {
     return fail(Error(Code::kDataLoss, "the snapshot is another sandbox's or another generation")
                     .with_reason("snapshot_corrupt"));
   }
   TRY(check_loadable(context, manifest));
-  return snapshot::verify(paths.snapshot_dir, manifest);
+  return snapshot::verify(blocking, paths.snapshot_dir, manifest);
 }
 
-Result<> put_files_in_place(const Context& context, const Paths& paths, const Record& record) {
-  TRY(check_snapshot(context, paths, record));
+Result<> put_files_in_place(async::Blocking blocking, const Context& context, const Paths& paths,
+                            const Record& record) {
+  TRY(check_snapshot(blocking, context, paths, record));
   TRY(sys::mkdirs(paths.run_dir, 0700));
-  TRY(link_or_copy(paths.snapshot_dir + "/memory", paths.memory));
-  return link_or_copy(paths.snapshot_dir + "/overlay", paths.overlay);
+  TRY(link_or_copy(blocking, paths.snapshot_dir + "/memory", paths.memory));
+  return link_or_copy(blocking, paths.snapshot_dir + "/overlay", paths.overlay);
 }
 
 }  // namespace
@@ -58,10 +60,11 @@ Task<> Sandbox::locked_resume(std::int64_t timeout_sec) {
 }
 
 Task<> Sandbox::load_paused() {
-  CO_TRY(write_journal_now(Phase::kResuming, Durability::kAtomic));
-  CO_TRY(co_await async::offload(*context_->pool, [context = context_, paths = paths_, record = record_] {
-    return put_files_in_place(*context, paths, record);
-  }));
+  CO_TRY(co_await write_journal(Phase::kResuming, Durability::kAtomic));
+  CO_TRY(co_await async::offload(
+      *context_->pool, [context = context_, paths = paths_, record = record_](async::Blocking blocking) {
+        return put_files_in_place(blocking, *context, paths, record);
+      }));
   machine_.slot = CO_TRY(co_await context_->slots->acquire());
   record_.slot = machine_.slot.index;
   const LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, paths_.memory, paths_.snapshot_dir};
@@ -93,8 +96,9 @@ Task<> Sandbox::run_resumed() {
     co_return fail(Error(Code::kAborted, "the VM ended while it was resumed; its memory is lost")
                        .with_reason("sandbox_lost"));
   }
-  const Result<> removed =
-      co_await async::offload(*context_->pool, [dir = paths_.snapshot_dir] { return sys::remove_tree(dir); });
+  const Result<> removed = co_await async::offload(
+      *context_->pool,
+      [dir = paths_.snapshot_dir](async::Blocking blocking) { return sys::remove_tree(blocking, dir); });
   if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
   touch();
   set_status(HostStatus::kRunning);

@@ -148,18 +148,13 @@ void Sandbox::tell_throttled(std::uint64_t times) {
 
 // ---- state
 
-Result<> Sandbox::write_journal_now(Phase phase, Durability durability) {
-  record_.phase = phase;
-  record_.last_active_ms = last_active_ms_;
-  return write_record(paths_.dir, record_, durability);
-}
-
 Task<> Sandbox::write_journal(Phase phase, Durability durability) {
   record_.phase = phase;
   record_.last_active_ms = last_active_ms_;
-  co_return co_await async::offload(*context_->pool, [dir = paths_.dir, record = record_, durability] {
-    return write_record(dir, record, durability);
-  });
+  co_return co_await async::offload(
+      *context_->pool, [dir = paths_.dir, record = record_, durability](async::Blocking blocking) {
+        return write_record(blocking, dir, record, durability);
+      });
 }
 
 void Sandbox::set_status(HostStatus status) {
@@ -225,10 +220,11 @@ Task<> Sandbox::discard() {
   guest_.reset();
   const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
   // The journal's folder goes last: while it is there, a new agent knows what is left to remove.
-  const Result<> removed = co_await async::offload(*context_->pool, [paths = paths_]() -> Result<> {
-    TRY(sys::remove_tree(paths.snapshot_dir));
-    return sys::remove_tree(paths.dir);
-  });
+  const Result<> removed =
+      co_await async::offload(*context_->pool, [paths = paths_](async::Blocking blocking) -> Result<> {
+        TRY(sys::remove_tree(blocking, paths.snapshot_dir));
+        return sys::remove_tree(blocking, paths.dir);
+      });
   gone_ = true;
   changed_.notify_all();
   owner_.gone(record_.id);
@@ -264,7 +260,9 @@ Task<> Sandbox::adopt(std::shared_ptr<vmm::Vm> vm) {
   if (!resumed && !vm->alive()) co_return co_await discard();
   if (!resumed) log::warn("sandbox {}: adopted, but {}", record_.id, resumed.error().to_string());
   CO_TRY(co_await write_journal(Phase::kRunning, Durability::kAtomic));
-  const Result<> removed = sys::remove_tree(paths_.snapshot_dir);
+  const Result<> removed = co_await async::offload(
+      *context_->pool,
+      [dir = paths_.snapshot_dir](async::Blocking blocking) { return sys::remove_tree(blocking, dir); });
   if (!removed) log::warn("{}", removed.error().to_string());
   log::info("sandbox {}: adopted, pid {}", record_.id, record_.process.pid);
   touch();

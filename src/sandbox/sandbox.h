@@ -113,7 +113,6 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
 
   // sandbox.cc
   Task<> write_journal(Phase phase, Durability durability);
-  Result<> write_journal_now(Phase phase, Durability durability);
   void set_status(model::HostStatus status);
   void start_watch();
   void tell_throttled(std::uint64_t times);
@@ -126,13 +125,14 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   // create.cc
   Task<> locked_create(Template from);
   Task<> start_new(Template from);
-  Result<> make_files(Template from, std::optional<std::string> snapshot);
+  Result<> make_files(async::Blocking blocking, Template from, std::optional<std::string> snapshot);
 
   // pause.cc
   Task<> locked_pause(bool automatic);
   Task<> stop_and_publish();
   Task<> reclaim_memory(std::uint64_t free);
   Task<> write_snapshot();
+  Task<> fill_snapshot(snapshot::Writer* writer);
   Task<> finish_pause();
   Task<> roll_back_pause(Error cause);
 

@@ -53,30 +53,37 @@ std::string fixed_shape_json(int vcpus, int memory_mib) {
 }
 
 // Writes the content of a `pages` file into the memory file, through a shared mapping of it.
-Result<> put_pages(const std::string& memory, const std::string& pages) {
+Result<> put_pages(async::Blocking blocking, const std::string& memory, const std::string& pages) {
   const sys::Fd file = TRY(sys::open_file(memory, O_RDWR));
   const std::uint64_t size = TRY(sys::file_size(memory));
   void* mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (mapping == MAP_FAILED) return fail_errno("map " + memory);
-  Result<> loaded = snapshot::load_pages(sys::own_memory(mapping, size), pages);
+  Result<> loaded = snapshot::load_pages(blocking, sys::own_memory(mapping, size), pages);
   ::munmap(mapping, size);
   return loaded;
 }
 
-Result<> flatten(const std::string& from_dir, const std::string& to_dir, const snapshot::Manifest& from,
-                 const std::string& key) {
-  snapshot::Writer writer = TRY(snapshot::Writer::create(to_dir));
-  TRY(sys::copy_sparse(from_dir + "/memory", writer.path("memory")));
-  TRY(put_pages(writer.path("memory"), from_dir + "/pages"));
-  TRY(sys::copy_sparse(from_dir + "/state", writer.path("state")));
-  TRY(sys::copy_sparse(from_dir + "/overlay", writer.path("overlay")));
+Result<> flatten_into(async::Blocking blocking, const std::string& from_dir, const snapshot::Manifest& from,
+                      const std::string& key, snapshot::Writer* writer) {
+  TRY(sys::copy_sparse(blocking, from_dir + "/memory", writer->path("memory")));
+  TRY(put_pages(blocking, writer->path("memory"), from_dir + "/pages"));
+  TRY(sys::copy_sparse(blocking, from_dir + "/state", writer->path("state")));
+  TRY(sys::copy_sparse(blocking, from_dir + "/overlay", writer->path("overlay")));
   snapshot::Manifest manifest = from;
   manifest.kind = "template";
   manifest.id = key;
   manifest.generation = 0;
   manifest.parent.clear();
   manifest.files.clear();
-  return writer.publish(std::move(manifest));
+  return writer->publish(blocking, std::move(manifest));
+}
+
+Result<> flatten(async::Blocking blocking, const std::string& from_dir, const std::string& to_dir,
+                 const snapshot::Manifest& from, const std::string& key) {
+  snapshot::Writer writer = TRY(snapshot::Writer::create(blocking, to_dir));
+  Result<> flat = flatten_into(blocking, from_dir, from, key, &writer);
+  if (!flat) (void)writer.discard(blocking);
+  return flat;
 }
 
 }  // namespace
@@ -117,18 +124,20 @@ Task<std::optional<std::string>> TemplateStore::ready(Template from, int vcpus, 
       snapshot_dir(from, from.named ? std::string("captured") : key(from, vcpus, memory_mib));
   if (verified_.contains(dir) && sys::exists(dir + "/manifest.json")) co_return dir;
   if (!sys::exists(dir + "/manifest.json")) co_return std::optional<std::string>{};
-  const Result<> good = co_await async::offload(*context_->pool, [context = context_, dir]() -> Result<> {
-    const snapshot::Manifest manifest = TRY(snapshot::read_manifest(dir));
-    TRY(check_loadable(*context, manifest));
-    return snapshot::verify(dir, manifest);
-  });
+  const Result<> good = co_await async::offload(
+      *context_->pool, [context = context_, dir](async::Blocking blocking) -> Result<> {
+        const snapshot::Manifest manifest = TRY(snapshot::read_manifest(blocking, dir));
+        TRY(check_loadable(*context, manifest));
+        return snapshot::verify(blocking, dir, manifest);
+      });
   if (good) {
     verified_.insert(dir);
     co_return dir;
   }
   if (from.named || good.error().code() != Code::kDataLoss) co_return fail(good.error());
   log::warn("template snapshot {} is damaged and will be made again: {}", dir, good.error().to_string());
-  CO_TRY(co_await async::offload(*context_->pool, [dir] { return sys::remove_tree(dir); }));
+  CO_TRY(co_await async::offload(
+      *context_->pool, [dir](async::Blocking blocking) { return sys::remove_tree(blocking, dir); }));
   co_return std::optional<std::string>{};
 }
 
@@ -154,12 +163,12 @@ Task<> TemplateStore::build_now(Template from, int vcpus, int memory_mib, std::s
   record.created_ms = unix_ms();
   progress(fmt::format("making the {} snapshot for {} vCPU, {} MiB: booting", from.name, vcpus, memory_mib));
   Machine machine;
-  Result<> built =
-      co_await async::offload(*context_->pool, [paths, record, rootfs = from.rootfs]() -> Result<> {
+  Result<> built = co_await async::offload(
+      *context_->pool, [paths, record, rootfs = from.rootfs](async::Blocking blocking) -> Result<> {
         TRY(sys::mkdirs(paths.run_dir, 0700));
-        TRY(write_record(paths.dir, record, Durability::kAtomic));
-        TRY(link_or_copy(rootfs, paths.base));
-        return host::make_overlay_disk(paths.overlay, kDiskBytes);
+        TRY(write_record(blocking, paths.dir, record, Durability::kAtomic));
+        TRY(link_or_copy(blocking, rootfs, paths.base));
+        return host::make_overlay_disk(blocking, paths.overlay, kDiskBytes);
       });
   if (built) {
     auto slot = co_await context_->slots->acquire();
@@ -175,7 +184,9 @@ Task<> TemplateStore::build_now(Template from, int vcpus, int memory_mib, std::s
     if (vm) {
       machine.vm = *vm;
       record.process = machine.vm->process();
-      built = write_record(paths.dir, record, Durability::kAtomic);
+      built = co_await async::offload(*context_->pool, [paths, record](async::Blocking blocking) {
+        return write_record(blocking, paths.dir, record, Durability::kAtomic);
+      });
     } else {
       built = fail(std::move(vm).error());
     }
@@ -183,8 +194,9 @@ Task<> TemplateStore::build_now(Template from, int vcpus, int memory_mib, std::s
   if (built) built = co_await settle_and_capture(id, from, vcpus, memory_mib, key, machine, progress);
   const Result<> gone = co_await async::shielded(dismantle(context_, id, machine));
   if (!gone) log::warn("{}: {}", id, gone.error().to_string());
-  co_await async::shielded(
-      async::offload(*context_->pool, [dir = paths.dir] { return sys::remove_tree(dir); }));
+  co_await async::shielded(async::offload(*context_->pool, [dir = paths.dir](async::Blocking blocking) {
+    return sys::remove_tree(blocking, dir);
+  }));
   if (!built) co_return fail(Error(built.error()).in("template snapshot of " + from.name));
   progress(fmt::format("the {} snapshot for {} vCPU, {} MiB is ready", from.name, vcpus, memory_mib));
   co_return Result<>{};
@@ -210,12 +222,12 @@ Task<> warm_up(GuestClient* guest) {
   co_return Result<>{};
 }
 
-Result<> capture_template(snapshot::Manifest manifest, std::string overlay, std::string final_dir,
-                          sys::ProcessMemory ram, snapshot::Writer* writer) {
-  TRY(snapshot::write_memory(ram, "", writer->path("memory")));
-  TRY(sys::copy_sparse(overlay, writer->path("overlay")));
+Result<> capture_template(async::Blocking blocking, snapshot::Manifest manifest, std::string overlay,
+                          std::string final_dir, sys::ProcessMemory ram, snapshot::Writer* writer) {
+  TRY(snapshot::write_memory(blocking, ram, "", writer->path("memory")));
+  TRY(sys::copy_sparse(blocking, overlay, writer->path("overlay")));
   manifest.kind = "template";
-  TRY(writer->publish(std::move(manifest)));
+  TRY(writer->publish(blocking, std::move(manifest)));
   log::info("template snapshot {} made", final_dir);
   return {};
 }
@@ -234,18 +246,28 @@ Task<> TemplateStore::settle_and_capture(std::string id, Template from, int vcpu
   progress("writing the snapshot");
   const sys::ProcessMemory ram = CO_TRY(co_await machine.vm->ram());
   const std::string final_dir = snapshot_dir(from, key);
-  CO_TRY(co_await async::offload(*context_->pool,
-                                 [from] { return sys::mkdirs(from.dir + "/snapshots", 0700); }));
-  auto writer = CO_TRY(snapshot::Writer::create(final_dir));
-  CO_TRY(co_await machine.vm->save_device_state(writer.path("state")));
   snapshot::Manifest manifest = manifest_of(*context_, vcpus, memory_mib, from.base_image);
   manifest.id = key;
   const std::string overlay = Paths(context_->config, id).overlay;
-  CO_TRY(co_await async::offload(*context_->pool, [=, out = &writer] {
-    return capture_template(manifest, overlay, final_dir, ram, out);
-  }));
-  verified_.insert(final_dir);
-  co_return Result<>{};
+  auto writer = CO_TRY(co_await async::offload(
+      *context_->pool, [final_dir](async::Blocking blocking) -> Result<snapshot::Writer> {
+        TRY(sys::mkdirs(final_dir.substr(0, final_dir.rfind('/')), 0700));
+        return snapshot::Writer::create(blocking, final_dir);
+      }));
+  Result<> captured = co_await machine.vm->save_device_state(writer.path("state"));
+  if (captured) {
+    captured = co_await async::offload(*context_->pool, [=, out = &writer](async::Blocking blocking) {
+      return capture_template(blocking, manifest, overlay, final_dir, ram, out);
+    });
+  }
+  if (captured) {
+    verified_.insert(final_dir);
+    co_return captured;
+  }
+  const Result<> discarded = co_await async::offload(
+      *context_->pool, [&writer](async::Blocking blocking) { return writer.discard(blocking); });
+  if (!discarded) log::warn("{}: {}", id, discarded.error().to_string());
+  co_return captured;
 }
 
 void TemplateStore::build_in_background(async::Nursery* nursery, Template from, int vcpus, int memory_mib) {
@@ -277,20 +299,20 @@ Task<std::uint64_t> TemplateStore::capture(std::string name, std::string sandbox
   if (sys::exists(dir)) {
     co_return fail(Error(Code::kAlreadyExists, "there is a template " + name).with_reason("template_exists"));
   }
-  co_return co_await async::offload(*context_->pool, [=]() -> Result<std::uint64_t> {
-    const snapshot::Manifest manifest = TRY(snapshot::read_manifest(sandbox_snapshot_dir));
+  co_return co_await async::offload(*context_->pool, [=](async::Blocking blocking) -> Result<std::uint64_t> {
+    const snapshot::Manifest manifest = TRY(snapshot::read_manifest(blocking, sandbox_snapshot_dir));
     const auto make = [&]() -> Result<std::uint64_t> {
       TRY(sys::mkdirs(dir + "/snapshots", 0700));
-      TRY(flatten(sandbox_snapshot_dir, dir + "/snapshots/captured", manifest, name));
-      TRY(sys::write_file_atomic(dir + "/template.json",
+      TRY(flatten(blocking, sandbox_snapshot_dir, dir + "/snapshots/captured", manifest, name));
+      TRY(sys::write_file_atomic(blocking, dir + "/template.json",
                                  fixed_shape_json(manifest.vcpus, manifest.memory_mib)));
       // Last, since a folder is a template as soon as it has a root filesystem.
-      TRY(link_or_copy(base_path, dir + "/rootfs.ext4"));
-      TRY(sys::fsync_path(dir));
-      return allocated_bytes(dir + "/snapshots/captured");
+      TRY(link_or_copy(blocking, base_path, dir + "/rootfs.ext4"));
+      TRY(sys::fsync_path(blocking, dir));
+      return allocated_bytes(blocking, dir + "/snapshots/captured");
     };
     auto made = make();
-    if (!made && !sys::remove_tree(dir)) log::warn("cannot remove {}", dir);
+    if (!made && !sys::remove_tree(blocking, dir)) log::warn("cannot remove {}", dir);
     return made;
   });
 }
@@ -303,24 +325,26 @@ Task<> TemplateStore::remove(std::string name) {
   }
   verified_.erase(snapshot_dir(found, "captured"));
   const std::string trash = random_id(context_->config.images_dir + "/.trash-");
-  co_return co_await async::offload(*context_->pool, [dir = found.dir, trash]() -> Result<> {
-    TRY(sys::rename_file(dir, trash));
-    return sys::remove_tree(trash);
-  });
+  co_return co_await async::offload(*context_->pool,
+                                    [dir = found.dir, trash](async::Blocking blocking) -> Result<> {
+                                      TRY(sys::rename_file(dir, trash));
+                                      return sys::remove_tree(blocking, trash);
+                                    });
 }
 
 Task<> TemplateStore::sweep() {
-  co_return co_await async::offload(*context_->pool, [images = context_->config.images_dir]() -> Result<> {
-    if (!sys::exists(images)) return {};
-    for (const auto& name : TRY(sys::list_dir(images))) {
-      const std::string dir = images + "/" + name;
-      const bool half_captured =
-          !sys::exists(dir + "/rootfs.ext4") && sys::exists(dir + "/snapshots/captured");
-      if (name.starts_with(".trash-") || half_captured) TRY(sys::remove_tree(dir));
-      if (sys::exists(dir + "/snapshots")) TRY(snapshot::sweep_unpublished(dir + "/snapshots"));
-    }
-    return {};
-  });
+  co_return co_await async::offload(
+      *context_->pool, [images = context_->config.images_dir](async::Blocking blocking) -> Result<> {
+        if (!sys::exists(images)) return {};
+        for (const auto& name : TRY(sys::list_dir(blocking, images))) {
+          const std::string dir = images + "/" + name;
+          const bool half_captured =
+              !sys::exists(dir + "/rootfs.ext4") && sys::exists(dir + "/snapshots/captured");
+          if (name.starts_with(".trash-") || half_captured) TRY(sys::remove_tree(blocking, dir));
+          if (sys::exists(dir + "/snapshots")) TRY(snapshot::sweep_unpublished(blocking, dir + "/snapshots"));
+        }
+        return {};
+      });
 }
 
 }  // namespace wrenn::sandbox

@@ -28,7 +28,7 @@ class TemplateStore {
  public:
   explicit TemplateStore(Context* context);
 
-  // Blocking but quick. kNotFound reason "template_not_found".
+  // kNotFound reason "template_not_found".
   Result<Template> find(const std::string& name) const;
   // Names a snapshot by everything that must agree for it to be loaded.
   std::string key(const Template& from, int vcpus, int memory_mib) const;

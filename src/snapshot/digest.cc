@@ -26,10 +26,11 @@ bool all_zero(const char* bytes, std::size_t size) {
 }
 
 // Feeds the blocks of [from, to), both multiples of the block size or the end.
-Result<> feed(XXH3_state_t* state, int fd, std::uint64_t from, std::uint64_t to, std::string* buffer) {
+Result<> feed(async::Blocking blocking, XXH3_state_t* state, int fd, std::uint64_t from, std::uint64_t to,
+              std::string* buffer) {
   for (std::uint64_t at = from; at < to;) {
     const std::size_t want = std::min<std::uint64_t>(buffer->size(), to - at);
-    TRY(sys::pread_all(fd, buffer->data(), want, at));
+    TRY(sys::pread_all(blocking, fd, buffer->data(), want, at));
     for (std::size_t block = 0; block < want; block += kDigestBlockBytes) {
       const std::size_t size = std::min(kDigestBlockBytes, want - block);
       if (all_zero(buffer->data() + block, size)) continue;
@@ -44,7 +45,7 @@ Result<> feed(XXH3_state_t* state, int fd, std::uint64_t from, std::uint64_t to,
 
 }  // namespace
 
-Result<std::string> file_digest(const std::string& path) {
+Result<std::string> file_digest(async::Blocking blocking, const std::string& path) {
   const auto fd = TRY(sys::open_file(path, O_RDONLY));
   const std::uint64_t size = TRY(sys::file_size(path));
   const State state(XXH3_createState());
@@ -62,7 +63,7 @@ Result<std::string> file_digest(const std::string& path) {
     const std::uint64_t blocks =
         (static_cast<std::uint64_t>(hole) + kDigestBlockBytes - 1) / kDigestBlockBytes;
     const std::uint64_t to = std::min(size, blocks * kDigestBlockBytes);
-    TRY(feed(state.get(), fd.get(), from, to, &buffer));
+    TRY(feed(blocking, state.get(), fd.get(), from, to, &buffer));
     done = to;
   }
   XXH128_canonical_t canonical;

@@ -48,12 +48,12 @@ Result<> check_table(const Header& header, const std::vector<PageRun>& runs, std
   return {};
 }
 
-Result<std::vector<PageRun>> read_table(int fd, const Magic& magic, std::uint64_t ram_pages,
-                                        const std::string& path) {
+Result<std::vector<PageRun>> read_table(async::Blocking blocking, int fd, const Magic& magic,
+                                        std::uint64_t ram_pages, const std::string& path) {
   Header header;
   const std::uint64_t file_bytes = TRY(sys::file_size(path));
   if (file_bytes < sizeof header) return fail(corrupt(path, "too short"));
-  TRY(sys::pread_all(fd, reinterpret_cast<char*>(&header), sizeof header, 0));
+  TRY(sys::pread_all(blocking, fd, reinterpret_cast<char*>(&header), sizeof header, 0));
   if (header.magic != magic || header.version != kFormatVersion || header.page_bytes != kPageBytes) {
     return fail(corrupt(path, "another kind of file, or of another version"));
   }
@@ -63,14 +63,15 @@ Result<std::vector<PageRun>> read_table(int fd, const Magic& magic, std::uint64_
   const std::uint64_t expected = sizeof header + header.runs * sizeof(PageRun) + content;
   if (file_bytes != expected) return fail(corrupt(path, "wrong size"));
   std::vector<PageRun> runs(header.runs);
-  TRY(sys::pread_all(fd, reinterpret_cast<char*>(runs.data()), runs.size() * sizeof(PageRun), sizeof header));
+  TRY(sys::pread_all(blocking, fd, reinterpret_cast<char*>(runs.data()), runs.size() * sizeof(PageRun),
+                     sizeof header));
   TRY(check_table(header, runs, ram_pages, path));
   return runs;
 }
 
 // Answers the number of pages.
-Result<std::uint64_t> write_table(int fd, const Magic& magic, const std::vector<PageRun>& runs,
-                                  const std::string& path) {
+Result<std::uint64_t> write_table(async::Blocking blocking, int fd, const Magic& magic,
+                                  const std::vector<PageRun>& runs, const std::string& path) {
   Header header{.magic = magic,
                 .version = kFormatVersion,
                 .page_bytes = static_cast<std::uint32_t>(kPageBytes),
@@ -78,21 +79,23 @@ Result<std::uint64_t> write_table(int fd, const Magic& magic, const std::vector<
                 .pages = sys::page_count(runs)};
   // What could not be read back must not be written.
   TRY(check_table(header, runs, kMaxRamPages, path));
-  TRY(sys::write_all(fd, {reinterpret_cast<const char*>(&header), sizeof header}));
-  TRY(sys::write_all(fd, {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(PageRun)}));
+  TRY(sys::write_all(blocking, fd, {reinterpret_cast<const char*>(&header), sizeof header}));
+  TRY(sys::write_all(blocking, fd,
+                     {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(PageRun)}));
   return header.pages;
 }
 
 // Calls `take(buffer, page)` for each block of the runs.
 template <class Take>
-Result<> for_each_block(const ProcessMemory& ram, const std::vector<PageRun>& runs, Take take) {
+Result<> for_each_block(async::Blocking blocking, const ProcessMemory& ram, const std::vector<PageRun>& runs,
+                        Take take) {
   const auto memory = TRY(sys::MemoryAccess::open(ram, O_RDONLY));
   std::string buffer(kCopyBytes, '\0');
   for (const PageRun& run : runs) {
     for (std::uint64_t done = 0; done < run.count;) {
       const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
       const std::string_view block(buffer.data(), pages * kPageBytes);
-      TRY(memory.read(buffer.data(), block.size(), (run.first + done) * kPageBytes));
+      TRY(memory.read(blocking, buffer.data(), block.size(), (run.first + done) * kPageBytes));
       TRY(take(block, run.first + done));
       done += pages;
     }
@@ -102,13 +105,13 @@ Result<> for_each_block(const ProcessMemory& ram, const std::vector<PageRun>& ru
 
 }  // namespace
 
-Result<std::uint64_t> write_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
-                                  const std::string& path) {
+Result<std::uint64_t> write_pages(async::Blocking blocking, const ProcessMemory& ram,
+                                  const std::vector<PageRun>& runs, const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
-  const std::uint64_t pages = TRY(write_table(file.get(), kPagesMagic, runs, path));
+  const std::uint64_t pages = TRY(write_table(blocking, file.get(), kPagesMagic, runs, path));
   std::uint64_t unsynced = 0;
-  TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t) -> Result<> {
-    TRY(sys::write_all(file.get(), block));
+  TRY(for_each_block(blocking, ram, runs, [&](std::string_view block, std::uint64_t) -> Result<> {
+    TRY(sys::write_all(blocking, file.get(), block));
     unsynced += block.size();
     // Starts the disk early, so that the fsync at the end has little left.
     if (unsynced >= kWritebackBytes) {
@@ -120,24 +123,25 @@ Result<std::uint64_t> write_pages(const ProcessMemory& ram, const std::vector<Pa
   return pages * kPageBytes;
 }
 
-Result<> write_runs(const std::vector<PageRun>& runs, const std::string& path) {
+Result<> write_runs(async::Blocking blocking, const std::vector<PageRun>& runs, const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
-  TRY(write_table(file.get(), kRunsMagic, runs, path));
+  TRY(write_table(blocking, file.get(), kRunsMagic, runs, path));
   return {};
 }
 
-Result<std::vector<PageRun>> read_runs(std::uint64_t size, const std::string& path) {
+Result<std::vector<PageRun>> read_runs(async::Blocking blocking, std::uint64_t size,
+                                       const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_RDONLY));
-  return read_table(file.get(), kRunsMagic, size / kPageBytes, path);
+  return read_table(blocking, file.get(), kRunsMagic, size / kPageBytes, path);
 }
 
-Result<std::vector<PageRun>> changed_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
-                                           const std::string& memory_file) {
+Result<std::vector<PageRun>> changed_pages(async::Blocking blocking, const ProcessMemory& ram,
+                                           const std::vector<PageRun>& runs, const std::string& memory_file) {
   const auto file = TRY(sys::open_file(memory_file, O_RDONLY));
   std::vector<PageRun> changed;
   std::string original(kCopyBytes, '\0');
-  TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t first) -> Result<> {
-    TRY(sys::pread_all(file.get(), original.data(), block.size(), first * kPageBytes));
+  TRY(for_each_block(blocking, ram, runs, [&](std::string_view block, std::uint64_t first) -> Result<> {
+    TRY(sys::pread_all(blocking, file.get(), original.data(), block.size(), first * kPageBytes));
     for (std::size_t at = 0; at < block.size(); at += kPageBytes) {
       if (std::memcmp(block.data() + at, original.data() + at, kPageBytes) == 0) continue;
       sys::append_pages(&changed, first + at / kPageBytes);
@@ -147,17 +151,17 @@ Result<std::vector<PageRun>> changed_pages(const ProcessMemory& ram, const std::
   return changed;
 }
 
-Result<> load_pages(const ProcessMemory& ram, const std::string& path) {
+Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_RDONLY));
-  const auto runs = TRY(read_table(file.get(), kPagesMagic, ram.size() / kPageBytes, path));
+  const auto runs = TRY(read_table(blocking, file.get(), kPagesMagic, ram.size() / kPageBytes, path));
   const auto memory = TRY(sys::MemoryAccess::open(ram, O_WRONLY));
   std::string buffer(kCopyBytes, '\0');
   std::uint64_t at = sizeof(Header) + runs.size() * sizeof(PageRun);
   for (const PageRun& run : runs) {
     for (std::uint64_t done = 0; done < run.count;) {
       const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
-      TRY(sys::pread_all(file.get(), buffer.data(), pages * kPageBytes, at));
-      TRY(memory.write({buffer.data(), pages * kPageBytes}, (run.first + done) * kPageBytes));
+      TRY(sys::pread_all(blocking, file.get(), buffer.data(), pages * kPageBytes, at));
+      TRY(memory.write(blocking, {buffer.data(), pages * kPageBytes}, (run.first + done) * kPageBytes));
       at += pages * kPageBytes;
       done += pages;
     }
@@ -168,14 +172,14 @@ Result<> load_pages(const ProcessMemory& ram, const std::string& path) {
 namespace {
 
 // Pages of zeros become holes; a hole in the parent under a zero page stays one, data there is punched out.
-Result<> place_block(int file, std::string_view block, std::uint64_t first_page) {
+Result<> place_block(async::Blocking blocking, int file, std::string_view block, std::uint64_t first_page) {
   for (std::size_t at = 0; at < block.size();) {
     const bool zero = all_zero(block.data() + at, kPageBytes);
     std::size_t end = at + kPageBytes;
     while (end < block.size() && all_zero(block.data() + end, kPageBytes) == zero) end += kPageBytes;
     const std::uint64_t offset = first_page * kPageBytes + at;
     if (!zero) {
-      TRY(sys::pwrite_all(file, block.substr(at, end - at), offset));
+      TRY(sys::pwrite_all(blocking, file, block.substr(at, end - at), offset));
     } else if (::fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                            static_cast<off_t>(end - at)) != 0) {
       return fail_errno("punch a hole");
@@ -187,18 +191,20 @@ Result<> place_block(int file, std::string_view block, std::uint64_t first_page)
 
 }  // namespace
 
-Result<std::uint64_t> write_memory(const ProcessMemory& ram, const std::string& parent,
-                                   const std::string& path) {
-  const auto runs = TRY(sys::private_pages(ram));
-  if (!parent.empty()) TRY(copy_sparse(parent, path));
+Result<std::uint64_t> write_memory(async::Blocking blocking, const ProcessMemory& ram,
+                                   const std::string& parent, const std::string& path) {
+  const auto runs = TRY(sys::private_pages(blocking, ram));
+  if (!parent.empty()) TRY(copy_sparse(blocking, parent, path));
   const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT, 0600));
   if (::ftruncate(file.get(), static_cast<off_t>(ram.size())) != 0) return fail_errno("truncate " + path);
-  TRY(for_each_block(ram, runs, [&](std::string_view block, std::uint64_t page) {
-    return place_block(file.get(), block, page);
+  TRY(for_each_block(blocking, ram, runs, [&](std::string_view block, std::uint64_t page) {
+    return place_block(blocking, file.get(), block, page);
   }));
   return sys::page_count(runs) * kPageBytes;
 }
 
-Result<> copy_sparse(const std::string& from, const std::string& to) { return sys::copy_sparse(from, to); }
+Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to) {
+  return sys::copy_sparse(blocking, from, to);
+}
 
 }  // namespace wrenn::snapshot

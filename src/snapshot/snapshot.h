@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "sys/process_memory.h"
 
-// Snapshots on disk (docs/formats/snapshot.md). Blocking calls: run them by async::offload.
+// Snapshots on disk (docs/formats/snapshot.md).
 //
 // A template snapshot is a folder {manifest.json, state, memory, overlay}: memory is one sparse file of RAM
 // size, mapped privately by every clone. A sandbox snapshot is {manifest.json, state, pages, overlay} plus a
@@ -45,36 +45,39 @@ using sys::ProcessMemory;
 
 // Writes `pages`: the runs' content. All-zero pages are stored like any other. Answers bytes written.
 // kResourceExhausted reason disk_full.
-Result<std::uint64_t> write_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
-                                  const std::string& path);
+Result<std::uint64_t> write_pages(async::Blocking blocking, const ProcessMemory& ram,
+                                  const std::vector<PageRun>& runs, const std::string& path);
 // Those pages of the runs that differ from `memory_file`.
-Result<std::vector<PageRun>> changed_pages(const ProcessMemory& ram, const std::vector<PageRun>& runs,
-                                           const std::string& memory_file);
+Result<std::vector<PageRun>> changed_pages(async::Blocking blocking, const ProcessMemory& ram,
+                                           const std::vector<PageRun>& runs, const std::string& memory_file);
 // A `working-set` file: runs of pages of a RAM of `size` bytes, without their content.
-Result<> write_runs(const std::vector<PageRun>& runs, const std::string& path);
-Result<std::vector<PageRun>> read_runs(std::uint64_t size, const std::string& path);
+Result<> write_runs(async::Blocking blocking, const std::vector<PageRun>& runs, const std::string& path);
+Result<std::vector<PageRun>> read_runs(async::Blocking blocking, std::uint64_t size, const std::string& path);
 // Copies the content of a `pages` file into a stopped VM's RAM. Every bound is checked before any write.
-Result<> load_pages(const ProcessMemory& ram, const std::string& path);
+Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const std::string& path);
 // Writes RAM as one sparse file, zero pages as holes (for templates): parent's content with the process's
 // dirty pages over it; parent may be empty (every present page is taken).
-Result<std::uint64_t> write_memory(const ProcessMemory& ram, const std::string& parent,
-                                   const std::string& path);
+Result<std::uint64_t> write_memory(async::Blocking blocking, const ProcessMemory& ram,
+                                   const std::string& parent, const std::string& path);
 
 // Copies allocated extents only; reflinks where the filesystem can. Preserves the size. Not fsynced.
-Result<> copy_sparse(const std::string& from, const std::string& to);
+Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to);
 
-// Collects files in `<final>.tmp-<random>`, and publishes them all or none.
+// Collects files in `<final>.tmp-<random>`, and publishes them all or none. What is neither published nor
+// discarded stays until sweep_unpublished(), since a destructor may run on the event loop.
 class Writer {
  public:
   // kAlreadyExists unless replace.
-  static Result<Writer> create(std::string final_dir);
+  static Result<Writer> create(async::Blocking blocking, std::string final_dir);
   Writer(Writer&&) noexcept;
   Writer& operator=(Writer&&) = delete;
-  ~Writer();  // removes what was not published
+  ~Writer();
   std::string path(const std::string& name) const;
   // Digests and fsyncs every file, writes the manifest last, renames the folder and fsyncs its parent. An
   // existing folder of that name is replaced atomically (exchange) and the old one removed.
-  Result<> publish(Manifest manifest);
+  Result<> publish(async::Blocking blocking, Manifest manifest);
+  // Removes what was not published.
+  Result<> discard(async::Blocking blocking);
 
  private:
   Writer(std::string dir, std::string final_dir);
@@ -82,10 +85,10 @@ class Writer {
   std::string final_dir_;
 };
 
-Result<Manifest> read_manifest(const std::string& dir);
+Result<Manifest> read_manifest(async::Blocking blocking, const std::string& dir);
 // Checks each file's size and digest. kDataLoss with reason "snapshot_corrupt" naming the file.
-Result<> verify(const std::string& dir, const Manifest& manifest);
+Result<> verify(async::Blocking blocking, const std::string& dir, const Manifest& manifest);
 // Removes `*.tmp-*` left by a crash below `root`.
-Result<> sweep_unpublished(const std::string& root);
+Result<> sweep_unpublished(async::Blocking blocking, const std::string& root);
 
 }  // namespace wrenn::snapshot

@@ -16,6 +16,8 @@
 namespace wrenn::snapshot {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using testing::HasSubstr;
 
 constexpr std::uint64_t kPages = 64;
@@ -51,7 +53,8 @@ class Snapshot : public testing::Test {
     EXPECT_EQ(::ftruncate(fd->get(), static_cast<off_t>(kBytes)), 0);
     for (std::uint64_t page = 0; page < kPages; ++page) {
       if (page % 4 == 0) continue;
-      EXPECT_TRUE(sys::pwrite_all(fd->get(), std::string(kPageBytes, static_cast<char>('a' + page % 26)),
+      EXPECT_TRUE(sys::pwrite_all(kBlocking, fd->get(),
+                                  std::string(kPageBytes, static_cast<char>('a' + page % 26)),
                                   page * kPageBytes));
     }
     return path(name);
@@ -62,7 +65,7 @@ class Snapshot : public testing::Test {
     return static_cast<std::uint64_t>(info.st_blocks) * 512;
   }
 
-  Result<sys::TempDir> dir_ = sys::TempDir::make("wrenn-snapshot");
+  Result<sys::TempDir> dir_ = sys::TempDir::make(kBlocking, "wrenn-snapshot");
 };
 
 TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
@@ -70,9 +73,9 @@ TEST_F(Snapshot, DirtyPagesAreThoseWrittenNotThoseRead) {
   char read = 0;
   for (std::uint64_t page = 0; page < kPages; ++page) read = static_cast<char>(read + *ram.page(page));
   EXPECT_NE(read, 0);
-  EXPECT_TRUE(sys::private_pages(ram.memory())->empty());
+  EXPECT_TRUE(sys::private_pages(kBlocking, ram.memory())->empty());
   for (const std::uint64_t page : {3, 4, 10, 63}) ram.fill(page, 'X');
-  const auto runs = sys::private_pages(ram.memory());
+  const auto runs = sys::private_pages(kBlocking, ram.memory());
   ASSERT_TRUE(runs) << runs.error().to_string();
   ASSERT_EQ(runs->size(), 3U);
   EXPECT_EQ((*runs)[0].first, 3U);
@@ -86,10 +89,10 @@ TEST_F(Snapshot, PagesComeBackWhereTheyWere) {
   const Ram before(file);
   for (const std::uint64_t page : {0, 7, 8, 9, 63}) before.fill(page, 'Y');
   before.fill(5, '\0');
-  const auto runs = sys::private_pages(before.memory());
-  EXPECT_EQ(write_pages(before.memory(), *runs, path("pages")), 6 * kPageBytes);
+  const auto runs = sys::private_pages(kBlocking, before.memory());
+  EXPECT_EQ(write_pages(kBlocking, before.memory(), *runs, path("pages")), 6 * kPageBytes);
   const Ram after(file);
-  ASSERT_TRUE(load_pages(after.memory(), path("pages")));
+  ASSERT_TRUE(load_pages(kBlocking, after.memory(), path("pages")));
   EXPECT_EQ(std::memcmp(before.page(0), after.page(0), kBytes), 0);
 }
 
@@ -98,12 +101,13 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   const std::string file = memory_file("memory");
   const Ram ram(file);
   for (const std::uint64_t page : {1, 20, 21}) ram.fill(page, 'Z');
-  ASSERT_TRUE(write_pages(ram.memory(), *sys::private_pages(ram.memory()), path("pages")));
+  ASSERT_TRUE(
+      write_pages(kBlocking, ram.memory(), *sys::private_pages(kBlocking, ram.memory()), path("pages")));
   const std::string good = *sys::read_file(path("pages"));
   const Ram target(file);
   const auto refused = [&](const std::string& bytes) {
-    EXPECT_TRUE(sys::write_file(path("bad"), bytes));
-    const auto loaded = load_pages(target.memory(), path("bad"));
+    EXPECT_TRUE(sys::write_file(kBlocking, path("bad"), bytes));
+    const auto loaded = load_pages(kBlocking, target.memory(), path("bad"));
     return !loaded && loaded.error().code() == Code::kDataLoss &&
            loaded.error().reason() == "snapshot_corrupt";
   };
@@ -122,7 +126,7 @@ TEST_F(Snapshot, DamagedPagesAreRefusedWhole) {
   EXPECT_TRUE(refused(with_u64(kHeader, kPages))) << "a run outside of RAM";
   EXPECT_TRUE(refused(with_u64(kHeader, 20))) << "runs that overlap";
   EXPECT_TRUE(refused(with_u64(kHeader + 8, ~std::uint64_t{0}))) << "a length that overflows";
-  EXPECT_TRUE(sys::private_pages(target.memory())->empty()) << "RAM was written";
+  EXPECT_TRUE(sys::private_pages(kBlocking, target.memory())->empty()) << "RAM was written";
   EXPECT_FALSE(refused(good));
 }
 
@@ -134,9 +138,9 @@ TEST_F(Snapshot, PagesThatWereOnlyReadNeedNotBeKept) {
   ram.fill(5, static_cast<char>('a' + 5));  // what the file has
   ram.fill(6, static_cast<char>('a' + 6));
   ram.page(6)[kPageBytes - 1] = 'X';
-  const auto runs = sys::private_pages(ram.memory());
+  const auto runs = sys::private_pages(kBlocking, ram.memory());
   ASSERT_EQ(runs->size(), 1U);
-  const auto changed = changed_pages(ram.memory(), *runs, file);
+  const auto changed = changed_pages(kBlocking, ram.memory(), *runs, file);
   ASSERT_TRUE(changed) << changed.error().to_string();
   ASSERT_EQ(changed->size(), 2U);
   EXPECT_EQ((*changed)[0].first, 3U);
@@ -146,17 +150,18 @@ TEST_F(Snapshot, PagesThatWereOnlyReadNeedNotBeKept) {
 
 TEST_F(Snapshot, WorkingSetsComeBackUnlessTheyAreDamaged) {
   const std::vector<PageRun> runs{{2, 4}, {60, 4}};
-  ASSERT_TRUE(write_runs(runs, path("set")));
-  const auto read = read_runs(kBytes, path("set"));
+  ASSERT_TRUE(write_runs(kBlocking, runs, path("set")));
+  const auto read = read_runs(kBlocking, kBytes, path("set"));
   ASSERT_TRUE(read) << read.error().to_string();
   ASSERT_EQ(read->size(), 2U);
   EXPECT_EQ((*read)[1].first, 60U);
   EXPECT_EQ((*read)[1].count, 4U);
-  EXPECT_EQ(read_runs(kBytes / 2, path("set")).error().reason(), "snapshot_corrupt") << "outside of RAM";
-  EXPECT_FALSE(load_pages(sys::own_memory(nullptr, kBytes), path("set"))) << "it has no content";
+  EXPECT_EQ(read_runs(kBlocking, kBytes / 2, path("set")).error().reason(), "snapshot_corrupt")
+      << "outside of RAM";
+  EXPECT_FALSE(load_pages(kBlocking, sys::own_memory(nullptr, kBytes), path("set"))) << "it has no content";
   const std::string good = *sys::read_file(path("set"));
-  ASSERT_TRUE(sys::write_file(path("set"), good + "x"));
-  EXPECT_EQ(read_runs(kBytes, path("set")).error().reason(), "snapshot_corrupt");
+  ASSERT_TRUE(sys::write_file(kBlocking, path("set"), good + "x"));
+  EXPECT_EQ(read_runs(kBlocking, kBytes, path("set")).error().reason(), "snapshot_corrupt");
 }
 
 TEST_F(Snapshot, MemoryFilesAreSparseAndHoldTheParentUnderWhatChanged) {
@@ -164,7 +169,7 @@ TEST_F(Snapshot, MemoryFilesAreSparseAndHoldTheParentUnderWhatChanged) {
   const Ram ram(parent);
   ram.fill(1, '\0');
   ram.fill(8, 'N');
-  const auto written = write_memory(ram.memory(), parent, path("memory"));
+  const auto written = write_memory(kBlocking, ram.memory(), parent, path("memory"));
   ASSERT_TRUE(written) << written.error().to_string();
   EXPECT_EQ(*written, 2 * kPageBytes);
   EXPECT_EQ(*sys::read_file(path("memory")), std::string(ram.page(0), kBytes));
@@ -184,59 +189,61 @@ Manifest sample() {
 }
 
 Result<> publish(const std::string& dir, const std::string& state) {
-  auto writer = TRY(Writer::create(dir));
-  TRY(sys::write_file(writer.path("state"), state));
-  TRY(sys::write_file(writer.path("pages"), std::string(100'000, 'p')));
-  return writer.publish(sample());
+  auto writer = TRY(Writer::create(kBlocking, dir));
+  TRY(sys::write_file(kBlocking, writer.path("state"), state));
+  TRY(sys::write_file(kBlocking, writer.path("pages"), std::string(100'000, 'p')));
+  return writer.publish(kBlocking, sample());
 }
 
 TEST_F(Snapshot, PublishedFoldersReadBackAndVerify) {
   const std::string dir = path("sb-1");
   ASSERT_TRUE(publish(dir, "state"));
-  const auto manifest = read_manifest(dir);
+  const auto manifest = read_manifest(kBlocking, dir);
   ASSERT_TRUE(manifest) << manifest.error().to_string();
   EXPECT_EQ(manifest->generation, 3U);
   EXPECT_EQ(manifest->parent, "minimal-1x512");
   EXPECT_EQ(manifest->files.size(), 2U);
-  EXPECT_TRUE(verify(dir, *manifest));
+  EXPECT_TRUE(verify(kBlocking, dir, *manifest));
   ASSERT_TRUE(publish(dir, "newer state"));
   EXPECT_EQ(*sys::read_file(dir + "/state"), "newer state");
-  EXPECT_EQ(sys::list_dir(dir_->path())->size(), 1U) << "the replaced folder is gone";
+  EXPECT_EQ(sys::list_dir(kBlocking, dir_->path())->size(), 1U) << "the replaced folder is gone";
 }
 
 TEST_F(Snapshot, VerifyNamesTheDamagedFile) {
   const std::string dir = path("sb-1");
   ASSERT_TRUE(publish(dir, "state"));
-  const Manifest manifest = *read_manifest(dir);
+  const Manifest manifest = *read_manifest(kBlocking, dir);
   const auto damaged = [&] {
-    const auto result = verify(dir, manifest);
+    const auto result = verify(kBlocking, dir, manifest);
     return result ? std::string() : result.error().reason() + " " + result.error().message();
   };
   std::string pages = *sys::read_file(dir + "/pages");
   pages[70'000] = 'q';
-  ASSERT_TRUE(sys::write_file(dir + "/pages", pages));
+  ASSERT_TRUE(sys::write_file(kBlocking, dir + "/pages", pages));
   EXPECT_THAT(damaged(), HasSubstr("snapshot_corrupt"));
   EXPECT_THAT(damaged(), HasSubstr("/pages"));
-  ASSERT_TRUE(sys::write_file(dir + "/pages", std::string(99'999, 'p')));
+  ASSERT_TRUE(sys::write_file(kBlocking, dir + "/pages", std::string(99'999, 'p')));
   EXPECT_THAT(damaged(), HasSubstr("/pages"));
-  ASSERT_TRUE(sys::remove_file(dir + "/state"));
-  ASSERT_TRUE(sys::write_file(dir + "/pages", std::string(100'000, 'p')));
+  ASSERT_TRUE(sys::remove_file(kBlocking, dir + "/state"));
+  ASSERT_TRUE(sys::write_file(kBlocking, dir + "/pages", std::string(100'000, 'p')));
   EXPECT_THAT(damaged(), HasSubstr("/state"));
 }
 
 TEST_F(Snapshot, WhatIsNotPublishedGoes) {
   const std::string dir = path("sb-1");
   {
-    auto dropped = Writer::create(dir);
-    ASSERT_TRUE(dropped);
-    ASSERT_TRUE(sys::write_file(dropped->path("state"), "half"));
+    auto discarded = Writer::create(kBlocking, dir);
+    ASSERT_TRUE(discarded);
+    ASSERT_TRUE(sys::write_file(kBlocking, discarded->path("state"), "half"));
+    EXPECT_TRUE(discarded->discard(kBlocking));
+    EXPECT_TRUE(discarded->discard(kBlocking)) << "nothing is left to remove";
   }
-  EXPECT_TRUE(sys::list_dir(dir_->path())->empty());
+  EXPECT_TRUE(sys::list_dir(kBlocking, dir_->path())->empty());
   ASSERT_TRUE(publish(dir, "state"));
   ASSERT_TRUE(sys::mkdirs(path("sb-2.tmp-abc/deep")));
-  ASSERT_TRUE(sweep_unpublished(dir_->path()));
-  EXPECT_EQ(*sys::list_dir(dir_->path()), std::vector<std::string>{"sb-1"});
-  EXPECT_TRUE(sweep_unpublished(path("absent")));
+  ASSERT_TRUE(sweep_unpublished(kBlocking, dir_->path()));
+  EXPECT_EQ(*sys::list_dir(kBlocking, dir_->path()), std::vector<std::string>{"sb-1"});
+  EXPECT_TRUE(sweep_unpublished(kBlocking, path("absent")));
 }
 
 TEST(Manifests, EveryTruncationAndEveryOtherFormatIsRefused) {
@@ -260,14 +267,14 @@ TEST_F(Snapshot, DigestsIgnoreHolesButNotPlaces) {
   const auto file = [&](const std::string& name, std::uint64_t offset) {
     const auto fd = sys::open_file(path(name), O_WRONLY | O_CREAT);
     EXPECT_EQ(::ftruncate(fd->get(), 1 << 20), 0);
-    EXPECT_TRUE(sys::pwrite_all(fd->get(), "data", offset));
-    return *file_digest(path(name));
+    EXPECT_TRUE(sys::pwrite_all(kBlocking, fd->get(), "data", offset));
+    return *file_digest(kBlocking, path(name));
   };
   const std::string digest = file("a", 500'000);
-  ASSERT_TRUE(sys::write_file(path("full"), *sys::read_file(path("a"))));
-  EXPECT_EQ(*file_digest(path("full")), digest) << "zeros written or not are the same";
-  ASSERT_TRUE(copy_sparse(path("a"), path("copy")));
-  EXPECT_EQ(*file_digest(path("copy")), digest);
+  ASSERT_TRUE(sys::write_file(kBlocking, path("full"), *sys::read_file(path("a"))));
+  EXPECT_EQ(*file_digest(kBlocking, path("full")), digest) << "zeros written or not are the same";
+  ASSERT_TRUE(copy_sparse(kBlocking, path("a"), path("copy")));
+  EXPECT_EQ(*file_digest(kBlocking, path("copy")), digest);
   EXPECT_NE(file("b", 500'000 + 65'536), digest);
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "snapshot/digest.h"
 #include "snapshot/manifest.h"
 #include "snapshot/snapshot.h"
@@ -31,7 +32,7 @@ Result<> put_in_place(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-Result<Writer> Writer::create(std::string final_dir) {
+Result<Writer> Writer::create(async::Blocking /*blocking*/, std::string final_dir) {
   std::string dir = final_dir + std::string(kTmpMark) + random_id("").substr(0, 12);
   TRY(sys::mkdirs(parent_of(final_dir)));
   if (::mkdir(dir.c_str(), 0700) != 0) return fail_errno("mkdir " + dir);
@@ -45,42 +46,47 @@ Writer::Writer(Writer&& other) noexcept
     : dir_(std::exchange(other.dir_, {})), final_dir_(std::move(other.final_dir_)) {}
 
 Writer::~Writer() {
-  // A folder that cannot be removed now is swept at the next start.
-  if (!dir_.empty()) (void)sys::remove_tree(dir_);
+  if (!dir_.empty()) log::warn("{} was neither published nor discarded", dir_);
 }
 
 std::string Writer::path(const std::string& name) const { return dir_ + "/" + name; }
 
-Result<> Writer::publish(Manifest manifest) {
+Result<> Writer::publish(async::Blocking blocking, Manifest manifest) {
   manifest.format = kFormatVersion;
   manifest.files.clear();
-  for (const std::string& name : TRY(sys::list_dir(dir_))) {
+  for (const std::string& name : TRY(sys::list_dir(blocking, dir_))) {
     // A link to the template's memory is durable and checked with the template.
     if (manifest.kind == "sandbox" && name == "memory") continue;
-    TRY(sys::fsync_path(path(name)));
+    TRY(sys::fsync_path(blocking, path(name)));
     const std::uint64_t size = TRY(sys::file_size(path(name)));
-    std::string digest = TRY(file_digest(path(name)));
+    std::string digest = TRY(file_digest(blocking, path(name)));
     manifest.files.push_back({.name = name, .size = size, .digest = std::move(digest)});
   }
-  TRY(sys::write_file_atomic(path(kManifestName), manifest_json(manifest), 0600));
-  TRY(sys::fsync_path(dir_));
+  TRY(sys::write_file_atomic(blocking, path(kManifestName), manifest_json(manifest), 0600));
+  TRY(sys::fsync_path(blocking, dir_));
   TRY(put_in_place(dir_, final_dir_));
   const std::string replaced = std::exchange(dir_, {});
-  TRY(sys::fsync_path(parent_of(final_dir_)));
-  return sys::remove_tree(replaced);
+  TRY(sys::fsync_path(blocking, parent_of(final_dir_)));
+  return sys::remove_tree(blocking, replaced);
 }
 
-Result<Manifest> read_manifest(const std::string& dir) {
+Result<> Writer::discard(async::Blocking blocking) {
+  const std::string dir = std::exchange(dir_, {});
+  return dir.empty() ? Result<>{} : sys::remove_tree(blocking, dir);
+}
+
+Result<Manifest> read_manifest(async::Blocking /*blocking*/, const std::string& dir) {
   const std::string path = dir + "/" + kManifestName;
   const std::string text = TRY(sys::read_file(path, kMaxManifestBytes));
   return parse_manifest(text, path);
 }
 
-Result<> verify(const std::string& dir, const Manifest& manifest) {
+Result<> verify(async::Blocking blocking, const std::string& dir, const Manifest& manifest) {
   for (const Manifest::File& file : manifest.files) {
     const std::string path = dir + "/" + file.name;
     const auto size = sys::file_size(path);
-    const auto digest = size ? file_digest(path) : Result<std::string>(std::unexpected(size.error()));
+    const auto digest =
+        size ? file_digest(blocking, path) : Result<std::string>(std::unexpected(size.error()));
     if (digest && *size == file.size && *digest == file.digest) continue;
     const std::string why = digest ? "differs from its checksum" : digest.error().message();
     return fail(Error(Code::kDataLoss, fmt::format("snapshot file {} {}", path, why))
@@ -89,10 +95,10 @@ Result<> verify(const std::string& dir, const Manifest& manifest) {
   return {};
 }
 
-Result<> sweep_unpublished(const std::string& root) {
+Result<> sweep_unpublished(async::Blocking blocking, const std::string& root) {
   if (!sys::is_directory(root)) return {};
-  for (const std::string& name : TRY(sys::list_dir(root))) {
-    if (name.find(kTmpMark) != std::string::npos) TRY(sys::remove_tree(root + "/" + name));
+  for (const std::string& name : TRY(sys::list_dir(blocking, root))) {
+    if (name.find(kTmpMark) != std::string::npos) TRY(sys::remove_tree(blocking, root + "/" + name));
   }
   return {};
 }

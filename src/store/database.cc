@@ -70,7 +70,7 @@ void Database::roll_back(soci::session& sql) noexcept {
   }
 }
 
-Database::Session Database::connect() const {
+Database::Session Database::connect(async::Blocking /*blocking*/) const {
   if (kind_ == Kind::kSqlite) {
     auto session = std::make_unique<soci::session>(soci::sqlite3, "dbname=\"" + url_ + "\"");
     *session << "PRAGMA busy_timeout = " + std::to_string(kBusyTimeoutMs);
@@ -89,7 +89,7 @@ Database::Session Database::connect() const {
   return session;
 }
 
-Database::Session Database::take() {
+Database::Session Database::take(async::Blocking blocking) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!idle_.empty()) {
@@ -98,7 +98,7 @@ Database::Session Database::take() {
       return session;
     }
   }
-  return connect();
+  return connect(blocking);
 }
 
 void Database::give_back(Session session) {

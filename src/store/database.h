@@ -7,9 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "async/blocking.h"
 #include "base/result.h"
 
-// Connections, errors and migrations behind Store. Used on pool threads.
+// Connections, errors and migrations behind Store.
 namespace wrenn::store {
 
 class Database {
@@ -22,17 +23,17 @@ class Database {
   // Runs `work` (Result<T>(soci::session&)) on a connection. `work` may throw soci's errors. A read whose
   // connection turns out broken is repeated once on a new one.
   template <class Work>
-  auto read(Work work) -> std::invoke_result_t<Work, soci::session&> {
-    auto result = attempt(work);
-    if (!result && result.error().reason() == kBrokenReason) result = attempt(work);
+  auto read(async::Blocking blocking, Work work) -> std::invoke_result_t<Work, soci::session&> {
+    auto result = attempt(blocking, work);
+    if (!result && result.error().reason() == kBrokenReason) result = attempt(blocking, work);
     return hide_broken(std::move(result));
   }
   // Writes are in one transaction, which is rolled back on an error.
   template <class Work>
-  auto write(Work work) -> std::invoke_result_t<Work, soci::session&> {
+  auto write(async::Blocking blocking, Work work) -> std::invoke_result_t<Work, soci::session&> {
     std::unique_lock<std::mutex> one_writer(write_mutex_, std::defer_lock);
     if (kind_ == Kind::kSqlite) one_writer.lock();
-    return hide_broken(attempt([&](soci::session& sql) { return in_transaction(sql, work); }));
+    return hide_broken(attempt(blocking, [&](soci::session& sql) { return in_transaction(sql, work); }));
   }
 
  private:
@@ -40,10 +41,10 @@ class Database {
   using Session = std::unique_ptr<soci::session>;
 
   template <class Work>
-  auto attempt(Work& work) -> std::invoke_result_t<Work&, soci::session&> {
+  auto attempt(async::Blocking blocking, Work& work) -> std::invoke_result_t<Work&, soci::session&> {
     Session session;
     try {
-      session = take();
+      session = take(blocking);
       auto result = work(*session);
       give_back(std::move(session));
       return result;
@@ -52,8 +53,8 @@ class Database {
     }
   }
   template <class Work>
-  auto attempt(Work&& work) -> std::invoke_result_t<Work&, soci::session&> {
-    return attempt(work);
+  auto attempt(async::Blocking blocking, Work&& work) -> std::invoke_result_t<Work&, soci::session&> {
+    return attempt(blocking, work);
   }
   template <class Work>
   auto in_transaction(soci::session& sql, Work& work) -> std::invoke_result_t<Work&, soci::session&> {
@@ -75,8 +76,8 @@ class Database {
 
   const char* begin_statement() const;
   static void roll_back(soci::session& sql) noexcept;
-  Session take();
-  Session connect() const;
+  Session take(async::Blocking blocking);
+  Session connect(async::Blocking blocking) const;
   void give_back(Session session);
   // Keeps the connection if it still is one, else drops it and its idle siblings.
   Error classify(const std::exception& thrown, Session session);
@@ -89,6 +90,6 @@ class Database {
 };
 
 // See Store::migrate.
-Result<int> migrate(Database* database);
+Result<int> migrate(async::Blocking blocking, Database* database);
 
 }  // namespace wrenn::store

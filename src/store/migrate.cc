@@ -71,8 +71,8 @@ Result<int> apply_missing(soci::session& sql, Database::Kind kind) {
 
 }  // namespace
 
-Result<int> migrate(Database* database) {
-  return database->write([&](soci::session& sql) { return apply_missing(sql, database->kind()); });
+Result<int> migrate(async::Blocking blocking, Database* database) {
+  return database->write(blocking, [&](soci::session& sql) { return apply_missing(sql, database->kind()); });
 }
 
 }  // namespace wrenn::store

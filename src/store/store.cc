@@ -82,7 +82,7 @@ struct Store::State {
   State(std::string url, asio::thread_pool* workers) : database(std::move(url)), pool(workers) {}
 
   template <class Work>
-  auto run(Work work) -> Task<typename std::invoke_result_t<Work>::value_type> {
+  auto run(Work work) -> Task<typename std::invoke_result_t<Work, async::Blocking>::value_type> {
     if (queued >= kMaxQueuedCalls) {
       co_return fail(
           Error(Code::kUnavailable, "too many database calls are waiting").with_reason("db_unavailable"));
@@ -94,11 +94,13 @@ struct Store::State {
   }
   template <class Work>
   auto read(Work work) -> Task<typename std::invoke_result_t<Work, soci::session&>::value_type> {
-    return run([this, work = std::move(work)] { return database.read(work); });
+    return run(
+        [this, work = std::move(work)](async::Blocking blocking) { return database.read(blocking, work); });
   }
   template <class Work>
   auto write(Work work) -> Task<typename std::invoke_result_t<Work, soci::session&>::value_type> {
-    return run([this, work = std::move(work)] { return database.write(work); });
+    return run(
+        [this, work = std::move(work)](async::Blocking blocking) { return database.write(blocking, work); });
   }
 
   Database database;
@@ -122,7 +124,8 @@ Result<std::unique_ptr<Store>> Store::open(std::string url, asio::thread_pool* p
 }
 
 Task<int> Store::migrate() {
-  return state_->run([this] { return store::migrate(&state_->database); });
+  return state_->run(
+      [this](async::Blocking blocking) { return store::migrate(blocking, &state_->database); });
 }
 
 Task<> Store::check() {

@@ -76,7 +76,8 @@ Result<> remove_entry(int parent, const char* name, const std::string& path, int
   return {};
 }
 
-Result<> copy_range(int from, int to, std::uint64_t begin, std::uint64_t end, const std::string& path) {
+Result<> copy_range(async::Blocking blocking, int from, int to, std::uint64_t begin, std::uint64_t end,
+                    const std::string& path) {
   auto offset_in = static_cast<off_t>(begin);
   auto offset_out = static_cast<off_t>(begin);
   std::vector<char> buffer;
@@ -94,7 +95,7 @@ Result<> copy_range(int from, int to, std::uint64_t begin, std::uint64_t end, co
     const ssize_t got = ::pread(from, buffer.data(), want, offset_in);
     if (got < 0) return fail_path("read", path);
     if (got == 0) break;
-    TRY(pwrite_all(to, {buffer.data(), static_cast<std::size_t>(got)},
+    TRY(pwrite_all(blocking, to, {buffer.data(), static_cast<std::size_t>(got)},
                    static_cast<std::uint64_t>(offset_out)));
     offset_in += got;
     offset_out += got;
@@ -102,7 +103,7 @@ Result<> copy_range(int from, int to, std::uint64_t begin, std::uint64_t end, co
   return {};
 }
 
-Result<> copy_extents(int from, int to, const std::string& path) {
+Result<> copy_extents(async::Blocking blocking, int from, int to, const std::string& path) {
   struct stat info{};
   if (::fstat(from, &info) != 0) return fail_path("stat", path);
   if (::ioctl(to, FICLONE, from) == 0) return {};
@@ -113,8 +114,20 @@ Result<> copy_extents(int from, int to, const std::string& path) {
     if (data < 0) return errno == ENXIO ? Result<>{} : fail_path("seek", path);
     const off_t hole = ::lseek(from, data, SEEK_HOLE);
     if (hole < 0) return fail_path("seek", path);
-    TRY(copy_range(from, to, static_cast<std::uint64_t>(data), static_cast<std::uint64_t>(hole), path));
+    TRY(copy_range(blocking, from, to, static_cast<std::uint64_t>(data), static_cast<std::uint64_t>(hole),
+                   path));
     data = hole;
+  }
+  return {};
+}
+
+Result<> write_bytes(int fd, std::string_view data) {
+  while (!data.empty()) {
+    const ssize_t put = ::write(fd, data.data(), data.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return fail_errno("write");
+    if (put == 0) return fail(Code::kUnavailable, "write: nothing can be written any more");
+    data.remove_prefix(static_cast<std::size_t>(put));
   }
   return {};
 }
@@ -148,18 +161,11 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
   }
 }
 
-Result<> write_all(int fd, std::string_view data) {
-  while (!data.empty()) {
-    const ssize_t put = ::write(fd, data.data(), data.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return fail_errno("write");
-    if (put == 0) return fail(Code::kUnavailable, "write: nothing can be written any more");
-    data.remove_prefix(static_cast<std::size_t>(put));
-  }
-  return {};
+Result<> write_all(async::Blocking /*blocking*/, int fd, std::string_view data) {
+  return write_bytes(fd, data);
 }
 
-Result<> pwrite_all(int fd, std::string_view data, std::uint64_t offset) {
+Result<> pwrite_all(async::Blocking /*blocking*/, int fd, std::string_view data, std::uint64_t offset) {
   while (!data.empty()) {
     const ssize_t put = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
@@ -172,7 +178,7 @@ Result<> pwrite_all(int fd, std::string_view data, std::uint64_t offset) {
   return {};
 }
 
-Result<> pread_all(int fd, char* out, std::size_t size, std::uint64_t offset) {
+Result<> pread_all(async::Blocking /*blocking*/, int fd, char* out, std::size_t size, std::uint64_t offset) {
   while (size > 0) {
     const ssize_t got = ::pread(fd, out, size, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
@@ -185,29 +191,31 @@ Result<> pread_all(int fd, char* out, std::size_t size, std::uint64_t offset) {
   return {};
 }
 
-Result<> write_file(const std::string& path, std::string_view data, mode_t mode) {
+Result<> write_file(async::Blocking /*blocking*/, const std::string& path, std::string_view data,
+                    mode_t mode) {
   const Fd fd = TRY(open_file(path, O_WRONLY | O_CREAT | O_TRUNC, mode));
-  const Result<> written = write_all(fd.get(), data);
+  const Result<> written = write_bytes(fd.get(), data);
   if (!written) return fail(Error(written.error()).in(path));
   return {};
 }
 
 Result<> write_existing(const std::string& path, std::string_view data) {
   const Fd fd = TRY(open_file(path, O_WRONLY));
-  const Result<> written = write_all(fd.get(), data);
+  const Result<> written = write_bytes(fd.get(), data);
   if (!written) return fail(Error(written.error()).in(path));
   return {};
 }
 
-Result<> write_file_atomic(const std::string& path, std::string_view data, mode_t mode) {
+Result<> write_file_atomic(async::Blocking blocking, const std::string& path, std::string_view data,
+                           mode_t mode) {
   const std::string temporary = path + random_id(".tmp-");
   const auto attempt = [&]() -> Result<> {
     const Fd fd = TRY(open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, mode));
-    TRY(write_all(fd.get(), data));
+    TRY(write_all(blocking, fd.get(), data));
     if (::fchmod(fd.get(), mode) != 0) return fail_path("chmod", temporary);
     if (::fsync(fd.get()) != 0) return fail_path("fsync", temporary);
     TRY(rename_file(temporary, path));
-    return fsync_path(parent_of(path));
+    return fsync_path(blocking, parent_of(path));
   };
   Result<> result = attempt();
   if (!result) ::unlink(temporary.c_str());
@@ -243,9 +251,11 @@ Result<> mkdirs(const std::string& path, mode_t mode) {
   return {};
 }
 
-Result<> remove_tree(const std::string& path) { return remove_entry(AT_FDCWD, path.c_str(), path, 0); }
+Result<> remove_tree(async::Blocking /*blocking*/, const std::string& path) {
+  return remove_entry(AT_FDCWD, path.c_str(), path, 0);
+}
 
-Result<> remove_file(const std::string& path) {
+Result<> remove_file(async::Blocking /*blocking*/, const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_path("unlink", path);
   return {};
 }
@@ -255,13 +265,13 @@ Result<> rename_file(const std::string& from, const std::string& to) {
   return {};
 }
 
-Result<> fsync_path(const std::string& path) {
+Result<> fsync_path(async::Blocking /*blocking*/, const std::string& path) {
   const Fd fd = TRY(open_file(path, O_RDONLY));
   if (::fsync(fd.get()) != 0) return fail_path("fsync", path);
   return {};
 }
 
-Result<std::vector<std::string>> list_dir(const std::string& path) {
+Result<std::vector<std::string>> list_dir(async::Blocking /*blocking*/, const std::string& path) {
   const Dir dir(::opendir(path.c_str()));
   if (!dir) return fail_path("opendir", path);
   std::vector<std::string> names;
@@ -276,15 +286,15 @@ Result<std::vector<std::string>> list_dir(const std::string& path) {
   return names;
 }
 
-Result<> copy_sparse(const std::string& from, const std::string& to, mode_t mode) {
+Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to, mode_t mode) {
   const Fd source = TRY(open_file(from, O_RDONLY));
   const Fd target = TRY(open_file(to, O_RDWR | O_CREAT | O_EXCL, mode));
-  Result<> copied = copy_extents(source.get(), target.get(), to);
+  Result<> copied = copy_extents(blocking, source.get(), target.get(), to);
   if (!copied) ::unlink(to.c_str());
   return copied;
 }
 
-Result<std::size_t> append_some(int from, int to, std::size_t limit) {
+Result<std::size_t> append_some(async::Blocking blocking, int from, int to, std::size_t limit) {
   const ssize_t moved = ::copy_file_range(from, nullptr, to, nullptr, limit, 0);
   if (moved > 0) return static_cast<std::size_t>(moved);
   // Other filesystems, and files of /proc, which say they are empty.
@@ -292,7 +302,7 @@ Result<std::size_t> append_some(int from, int to, std::size_t limit) {
   std::string buffer(std::min(limit, kCopyChunk), '\0');
   const ssize_t got = ::read(from, buffer.data(), buffer.size());
   if (got < 0) return fail_errno("read");
-  TRY(write_all(to, std::string_view(buffer).substr(0, static_cast<std::size_t>(got))));
+  TRY(write_all(blocking, to, std::string_view(buffer).substr(0, static_cast<std::size_t>(got))));
   return static_cast<std::size_t>(got);
 }
 
@@ -305,7 +315,7 @@ Result<Fd> lock_file(const std::string& path) {
   return fd;
 }
 
-Result<TempDir> TempDir::make(std::string_view prefix) {
+Result<TempDir> TempDir::make(async::Blocking /*blocking*/, std::string_view prefix) {
   const char* base = std::getenv("TMPDIR");
   std::string path = fmt::format("{}/{}-XXXXXX", base != nullptr && *base != '\0' ? base : "/tmp", prefix);
   if (::mkdtemp(path.data()) == nullptr) return fail_path("mkdtemp", path);
@@ -314,7 +324,7 @@ Result<TempDir> TempDir::make(std::string_view prefix) {
 
 TempDir::~TempDir() {
   if (path_.empty()) return;
-  const Result<> removed = remove_tree(path_);
+  const Result<> removed = remove_entry(AT_FDCWD, path_.c_str(), path_, 0);
   if (!removed) log::warn("temporary folder: {}", removed.error().to_string());
 }
 

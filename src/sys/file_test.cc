@@ -10,14 +10,16 @@
 namespace wrenn::sys {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 class Files : public testing::Test {
  protected:
   std::string path(const std::string& name) const { return dir_->path() + "/" + name; }
-  Result<TempDir> dir_ = TempDir::make("wrenn-files");
+  Result<TempDir> dir_ = TempDir::make(kBlocking, "wrenn-files");
 };
 
 TEST_F(Files, ReadsAreBoundedAndNameThePath) {
-  ASSERT_TRUE(write_file(path("f"), std::string(1000, 'x')));
+  ASSERT_TRUE(write_file(kBlocking, path("f"), std::string(1000, 'x')));
   EXPECT_EQ(read_file(path("f"), 1000)->size(), 1000U);
   EXPECT_EQ(read_file(path("f"), 999).error().reason(), "too_large");
   EXPECT_EQ(read_file("/dev/zero", 4096).error().reason(), "too_large");
@@ -28,51 +30,52 @@ TEST_F(Files, ReadsAreBoundedAndNameThePath) {
 }
 
 TEST_F(Files, AtomicWritesReplaceAndLeaveNothingBeside) {
-  ASSERT_TRUE(write_file_atomic(path("f"), "old"));
-  ASSERT_TRUE(write_file_atomic(path("f"), "new", 0600));
+  ASSERT_TRUE(write_file_atomic(kBlocking, path("f"), "old"));
+  ASSERT_TRUE(write_file_atomic(kBlocking, path("f"), "new", 0600));
   EXPECT_EQ(*read_file(path("f")), "new");
   struct stat info{};
   ASSERT_EQ(::stat(path("f").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777U, 0600U);
-  EXPECT_EQ(list_dir(dir_->path())->size(), 1U);
-  EXPECT_FALSE(write_file_atomic(path("none/f"), "x"));
+  EXPECT_EQ(list_dir(kBlocking, dir_->path())->size(), 1U);
+  EXPECT_FALSE(write_file_atomic(kBlocking, path("none/f"), "x"));
 }
 
 TEST_F(Files, FullDisksAreTold) {
-  const auto full = write_file("/dev/full", "x");
+  const auto full = write_file(kBlocking, "/dev/full", "x");
   EXPECT_EQ(full.error().code(), Code::kResourceExhausted);
   EXPECT_EQ(full.error().reason(), "disk_full");
 }
 
 TEST_F(Files, RemovalStaysInsideTheTree) {
   ASSERT_TRUE(mkdirs(path("keep")));
-  ASSERT_TRUE(write_file(path("keep/f"), "precious"));
+  ASSERT_TRUE(write_file(kBlocking, path("keep/f"), "precious"));
   ASSERT_TRUE(mkdirs(path("tree/a/b")));
   ASSERT_EQ(::symlink(path("keep").c_str(), path("tree/a/link").c_str()), 0);
-  ASSERT_TRUE(remove_tree(path("tree")));
+  ASSERT_TRUE(remove_tree(kBlocking, path("tree")));
   EXPECT_FALSE(exists(path("tree")));
   EXPECT_EQ(*read_file(path("keep/f")), "precious");
-  EXPECT_TRUE(remove_tree(path("tree"))) << "absent is fine";
+  EXPECT_TRUE(remove_tree(kBlocking, path("tree"))) << "absent is fine";
   ASSERT_EQ(::symlink(path("keep").c_str(), path("link").c_str()), 0);
-  ASSERT_TRUE(remove_tree(path("link")));
+  ASSERT_TRUE(remove_tree(kBlocking, path("link")));
   EXPECT_TRUE(exists(path("keep/f")));
 }
 
 TEST_F(Files, SparseCopiesKeepHolesAndBytes) {
   const auto fd = open_file(path("from"), O_RDWR | O_CREAT);
   ASSERT_EQ(::ftruncate(fd->get(), 64 << 20), 0);
-  ASSERT_TRUE(pwrite_all(fd->get(), "middle", 30'000'001));
-  ASSERT_TRUE(pwrite_all(fd->get(), "end", (64U << 20U) - 3));
-  ASSERT_TRUE(copy_sparse(path("from"), path("to")));
+  ASSERT_TRUE(pwrite_all(kBlocking, fd->get(), "middle", 30'000'001));
+  ASSERT_TRUE(pwrite_all(kBlocking, fd->get(), "end", (64U << 20U) - 3));
+  ASSERT_TRUE(copy_sparse(kBlocking, path("from"), path("to")));
   struct stat info{};
   ASSERT_EQ(::stat(path("to").c_str(), &info), 0);
   EXPECT_EQ(info.st_size, 64 << 20);
   EXPECT_LT(info.st_blocks * 512, 1 << 20);
   std::string bytes(6, '\0');
-  ASSERT_TRUE(pread_all(open_file(path("to"), O_RDONLY)->get(), bytes.data(), 6, 30'000'001));
+  ASSERT_TRUE(pread_all(kBlocking, open_file(path("to"), O_RDONLY)->get(), bytes.data(), 6, 30'000'001));
   EXPECT_EQ(bytes, "middle");
-  EXPECT_FALSE(copy_sparse(path("from"), path("to"))) << "must not exist";
-  EXPECT_EQ(pread_all(fd->get(), bytes.data(), 6, (64U << 20U) - 3).error().code(), Code::kDataLoss);
+  EXPECT_FALSE(copy_sparse(kBlocking, path("from"), path("to"))) << "must not exist";
+  EXPECT_EQ(pread_all(kBlocking, fd->get(), bytes.data(), 6, (64U << 20U) - 3).error().code(),
+            Code::kDataLoss);
 }
 
 TEST_F(Files, LocksExcludeEachOther) {
@@ -85,12 +88,13 @@ TEST_F(Files, LocksExcludeEachOther) {
 }
 
 TEST_F(Files, UsersAndGroupsComeFromTheDatabase) {
-  ASSERT_TRUE(write_file(path("passwd"),
+  ASSERT_TRUE(write_file(kBlocking, path("passwd"),
                          "root:x:0:0:root:/root:/bin/bash\n"
                          "broken line\n"
                          "nouid:x:no:0::/:/bin/sh\n"
                          "user:x:1000:1000:,,,:/home/user:/bin/zsh\n"));
-  ASSERT_TRUE(write_file(path("group"), "root:x:0:\nuser:x:1000:\nsudo:x:27:other,user\nadm:x:4:userx\n"));
+  ASSERT_TRUE(
+      write_file(kBlocking, path("group"), "root:x:0:\nuser:x:1000:\nsudo:x:27:other,user\nadm:x:4:userx\n"));
   const auto user = find_user("user", dir_->path());
   ASSERT_TRUE(user);
   EXPECT_EQ(user->uid, 1000U);

@@ -9,7 +9,7 @@
 #include "base/result.h"
 
 // Users and groups out of /etc/passwd and /etc/group, for static programs, which have no NSS. `etc` is the
-// folder that holds the two files. Blocking, but of small local files.
+// folder that holds the two files.
 namespace wrenn::sys {
 
 struct User {

@@ -94,7 +94,7 @@ Task<ExitStatus> ChildProcess::wait() {
   }
 }
 
-Result<ExitStatus> ChildProcess::wait_blocking(Milliseconds limit) {
+Result<ExitStatus> ChildProcess::wait_blocking(async::Blocking /*blocking*/, Milliseconds limit) {
   const auto deadline = std::chrono::steady_clock::now() + limit;
   while (true) {
     const auto status = TRY(try_wait());

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "async/blocking.h"
 #include "async/task.h"
 #include "base/result.h"
 #include "sys/fd.h"
@@ -83,8 +84,8 @@ class ChildProcess {
   Task<ExitStatus> wait();
   // Nullopt while it runs. Does not block.
   Result<std::optional<ExitStatus>> try_wait();
-  // Blocking form of wait with a deadline (kDeadlineExceeded); for pool threads.
-  Result<ExitStatus> wait_blocking(Milliseconds limit);
+  // wait() for a thread without a loop; kDeadlineExceeded.
+  Result<ExitStatus> wait_blocking(async::Blocking blocking, Milliseconds limit);
 
  private:
   pid_t pid_;
@@ -100,12 +101,13 @@ struct RunOutput {
   std::string stdout_text;
   std::string stderr_text;
 };
-// Runs a program to its end and collects its output (each stream cut at `max_output`). Blocking: from
-// async::offload. Killed and kDeadlineExceeded when it takes longer than `limit`.
-Result<RunOutput> run(SpawnSpec spec, Milliseconds limit, std::string_view input = {},
-                      std::size_t max_output = std::size_t{1024} * 1024);
+// Runs a program to its end and collects its output (each stream cut at `max_output`). Killed and
+// kDeadlineExceeded when it takes longer than `limit`.
+Result<RunOutput> run(async::Blocking blocking, SpawnSpec spec, Milliseconds limit,
+                      std::string_view input = {}, std::size_t max_output = std::size_t{1024} * 1024);
 // As run; a status other than 0 is kInternal "<argv[0]>: exit status 1: <stderr>".
-Result<std::string> run_checked(SpawnSpec spec, Milliseconds limit, std::string_view input = {});
+Result<std::string> run_checked(async::Blocking blocking, SpawnSpec spec, Milliseconds limit,
+                                std::string_view input = {});
 
 // Lets this process have up to `wanted` descriptors, as far as it may; children inherit that.
 void raise_open_files(std::uint64_t wanted);

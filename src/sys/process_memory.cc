@@ -66,26 +66,26 @@ Result<> scan(int fd, const MemoryPart& part, std::vector<PageRun>* runs) {
 }
 
 // The frame of the page of zeros, which a page that was only read has; 0 when the kernel hides frames.
-Result<std::uint64_t> zero_frame() {
+Result<std::uint64_t> zero_frame(async::Blocking blocking) {
   void* page = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return fail_errno("mmap");
   std::uint64_t entry = *static_cast<volatile const char*>(page) == 0 ? 0 : 1;
   const auto fd = open_file("/proc/self/pagemap", O_RDONLY);
   const std::uint64_t at = reinterpret_cast<std::uint64_t>(page) / kPageBytes * sizeof entry;
-  const Result<> read = fd ? pread_all(fd->get(), reinterpret_cast<char*>(&entry), sizeof entry, at)
+  const Result<> read = fd ? pread_all(blocking, fd->get(), reinterpret_cast<char*>(&entry), sizeof entry, at)
                            : Result<>(std::unexpected(fd.error()));
   ::munmap(page, kPageBytes);
   if (!read) return std::unexpected(read.error());
   return entry & kFrameBits;
 }
 
-Result<> read_pagemap(int fd, const MemoryPart& part, std::vector<PageRun>* runs) {
-  const std::uint64_t zero = TRY(zero_frame());
+Result<> read_pagemap(async::Blocking blocking, int fd, const MemoryPart& part, std::vector<PageRun>* runs) {
+  const std::uint64_t zero = TRY(zero_frame(blocking));
   std::vector<std::uint64_t> entries(kEntriesPerRead);
   const std::uint64_t pages = part.size / kPageBytes;
   for (std::uint64_t page = 0; page < pages;) {
     const std::uint64_t want = std::min<std::uint64_t>(entries.size(), pages - page);
-    TRY(pread_all(fd, reinterpret_cast<char*>(entries.data()), want * sizeof(std::uint64_t),
+    TRY(pread_all(blocking, fd, reinterpret_cast<char*>(entries.data()), want * sizeof(std::uint64_t),
                   (part.address / kPageBytes + page) * sizeof(std::uint64_t)));
     for (std::uint64_t i = 0; i < want; ++i) {
       const std::uint64_t entry = entries[i];
@@ -135,7 +135,7 @@ ProcessMemory own_memory(const void* base, std::uint64_t size) {
           .parts = {{.offset = 0, .size = size, .address = reinterpret_cast<std::uint64_t>(base)}}};
 }
 
-Result<std::vector<PageRun>> private_pages(const ProcessMemory& memory) {
+Result<std::vector<PageRun>> private_pages(async::Blocking blocking, const ProcessMemory& memory) {
   const auto fd = TRY(open_file(fmt::format("/proc/{}/pagemap", memory.pid), O_RDONLY));
   std::vector<PageRun> runs;
   for (const MemoryPart& part : memory.parts) {
@@ -145,7 +145,7 @@ Result<std::vector<PageRun>> private_pages(const ProcessMemory& memory) {
     const int code = scanned.error().sys_errno();
     if (code != ENOTTY && code != EINVAL) return std::unexpected(scanned.error());
     runs.resize(before);
-    TRY(read_pagemap(fd.get(), part, &runs));
+    TRY(read_pagemap(blocking, fd.get(), part, &runs));
   }
   return runs;
 }
@@ -155,17 +155,18 @@ Result<MemoryAccess> MemoryAccess::open(ProcessMemory memory, int flags) {
   return MemoryAccess(std::move(memory), std::move(fd));
 }
 
-Result<> MemoryAccess::read(char* out, std::size_t size, std::uint64_t offset) const {
+Result<> MemoryAccess::read(async::Blocking blocking, char* out, std::size_t size,
+                            std::uint64_t offset) const {
   return for_each_piece(memory_, size, offset,
                         [&](std::uint64_t done, std::uint64_t count, std::uint64_t address) {
-                          return pread_all(fd_.get(), out + done, count, address);
+                          return pread_all(blocking, fd_.get(), out + done, count, address);
                         });
 }
 
-Result<> MemoryAccess::write(std::string_view bytes, std::uint64_t offset) const {
+Result<> MemoryAccess::write(async::Blocking blocking, std::string_view bytes, std::uint64_t offset) const {
   return for_each_piece(memory_, bytes.size(), offset,
                         [&](std::uint64_t done, std::uint64_t count, std::uint64_t address) {
-                          return pwrite_all(fd_.get(), bytes.substr(done, count), address);
+                          return pwrite_all(blocking, fd_.get(), bytes.substr(done, count), address);
                         });
 }
 

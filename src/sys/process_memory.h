@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "async/blocking.h"
 #include "base/result.h"
 #include "sys/fd.h"
 
@@ -40,15 +41,15 @@ ProcessMemory own_memory(const void* base, std::uint64_t size);
 
 // Pages that are the process's own: those written since the mapping was made, be it of a file or of nothing,
 // or put there by a userfaultfd. In order, each told once. Uses PAGEMAP_SCAN where the kernel has it (6.7),
-// pagemap otherwise. Blocking.
-Result<std::vector<PageRun>> private_pages(const ProcessMemory& memory);
+// pagemap otherwise.
+Result<std::vector<PageRun>> private_pages(async::Blocking blocking, const ProcessMemory& memory);
 
 // Reads and writes the memory of another process by offsets of its range, whatever protection its pages have.
 class MemoryAccess {
  public:
   static Result<MemoryAccess> open(ProcessMemory memory, int flags);  // O_RDONLY or O_WRONLY
-  Result<> read(char* out, std::size_t size, std::uint64_t offset) const;
-  Result<> write(std::string_view bytes, std::uint64_t offset) const;
+  Result<> read(async::Blocking blocking, char* out, std::size_t size, std::uint64_t offset) const;
+  Result<> write(async::Blocking blocking, std::string_view bytes, std::uint64_t offset) const;
 
  private:
   MemoryAccess(ProcessMemory memory, Fd fd) : memory_(std::move(memory)), fd_(std::move(fd)) {}

@@ -12,9 +12,11 @@
 namespace wrenn::sys {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 // The kernel hands regions over in batches of its own and of the caller's; neither may show.
 TEST(ProcessMemory, EveryOfManyRunsIsFoundOnceAndInOrder) {
-  const auto folder = TempDir::make();
+  const auto folder = TempDir::make(kBlocking);
   for (const std::uint64_t wanted : {511, 512, 513, 700, 1500, 4095, 4096, 4097, 9000}) {
     const std::uint64_t bytes = 2 * wanted * kPageBytes;
     const auto file = open_file(folder->path() + "/memory", O_RDWR | O_CREAT | O_TRUNC);
@@ -23,7 +25,7 @@ TEST(ProcessMemory, EveryOfManyRunsIsFoundOnceAndInOrder) {
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file->get(), 0));
     ASSERT_NE(base, MAP_FAILED);
     for (std::uint64_t run = 0; run < wanted; ++run) base[2 * run * kPageBytes] = 'X';
-    const auto runs = private_pages(own_memory(base, bytes));
+    const auto runs = private_pages(kBlocking, own_memory(base, bytes));
     ASSERT_TRUE(runs) << runs.error().to_string();
     ASSERT_EQ(runs->size(), wanted);
     for (std::uint64_t run = 0; run < wanted; ++run) {
@@ -40,7 +42,7 @@ TEST(ProcessMemory, PagesThatWereOnlyReadAreNobodysOwn) {
       ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   EXPECT_EQ(base[2 * kPageBytes], 0);
   base[5 * kPageBytes] = 0;
-  const auto runs = private_pages(own_memory(const_cast<const char*>(base), kBytes));
+  const auto runs = private_pages(kBlocking, own_memory(const_cast<const char*>(base), kBytes));
   ASSERT_TRUE(runs);
   ASSERT_EQ(runs->size(), 1U);
   EXPECT_EQ((*runs)[0].first, 5U);
@@ -62,11 +64,11 @@ TEST(ProcessMemory, OfAProcessThatHasEndedTakesAndGivesNothing) {
   memory.pid = child;
   const auto access = MemoryAccess::open(memory, O_RDWR);
   ASSERT_TRUE(access);
-  EXPECT_TRUE(access->write("alive", 0));
+  EXPECT_TRUE(access->write(kBlocking, "alive", 0));
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
-  EXPECT_FALSE(access->write("gone", 0));
-  EXPECT_FALSE(access->read(page, sizeof page, 0));
+  EXPECT_FALSE(access->write(kBlocking, "gone", 0));
+  EXPECT_FALSE(access->read(kBlocking, page, sizeof page, 0));
 }
 
 TEST(ProcessMemory, PartsAreOneRange) {
@@ -81,20 +83,20 @@ TEST(ProcessMemory, PartsAreOneRange) {
   const auto access = MemoryAccess::open(memory, O_RDWR);
   ASSERT_TRUE(access);
   const std::string text = std::string(kPageBytes, 'a') + std::string(kPageBytes, 'b');
-  ASSERT_TRUE(access->write(text, kPart - kPageBytes)) << "across the parts' border";
+  ASSERT_TRUE(access->write(kBlocking, text, kPart - kPageBytes)) << "across the parts' border";
   EXPECT_EQ(base[2 * kPart - 1], 'a');
   EXPECT_EQ(base[0], 'b');
   std::string back(text.size(), '\0');
-  ASSERT_TRUE(access->read(back.data(), back.size(), kPart - kPageBytes));
+  ASSERT_TRUE(access->read(kBlocking, back.data(), back.size(), kPart - kPageBytes));
   EXPECT_EQ(back, text);
-  const auto runs = private_pages(memory);
+  const auto runs = private_pages(kBlocking, memory);
   ASSERT_TRUE(runs);
   ASSERT_EQ(runs->size(), 1U);
   EXPECT_EQ((*runs)[0].first, 3U);
   EXPECT_EQ((*runs)[0].count, 2U);
-  EXPECT_FALSE(access->read(back.data(), 1, 2 * kPart));
-  EXPECT_FALSE(access->write("x", 2 * kPart));
-  EXPECT_FALSE(access->write("xx", ~std::uint64_t{0}));
+  EXPECT_FALSE(access->read(kBlocking, back.data(), 1, 2 * kPart));
+  EXPECT_FALSE(access->write(kBlocking, "x", 2 * kPart));
+  EXPECT_FALSE(access->write(kBlocking, "xx", ~std::uint64_t{0}));
   ::munmap(base, 2 * kPart);
 }
 

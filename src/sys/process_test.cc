@@ -15,10 +15,12 @@
 namespace wrenn::sys {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 constexpr Milliseconds kLimit{20'000};
 
 std::string output_of(SpawnSpec spec, std::string_view input = {}) {
-  const auto out = run(std::move(spec), kLimit, input);
+  const auto out = run(kBlocking, std::move(spec), kLimit, input);
   EXPECT_TRUE(out) << out.error().to_string();
   return out ? out->stdout_text + out->stderr_text : "";
 }
@@ -45,9 +47,9 @@ TEST(Process, InheritsNoDescriptorBeyondThoseNamed) {
 }
 
 TEST(Process, ReportsHowItEnded) {
-  EXPECT_EQ(run(shell("exit 3"), kLimit)->status.to_string(), "exit status 3");
-  EXPECT_EQ(run(shell("kill -9 $$"), kLimit)->status.to_string(), "signal: killed");
-  EXPECT_NE(run_checked(shell("echo why >&2; exit 1"), kLimit).error().message().find("why"),
+  EXPECT_EQ(run(kBlocking, shell("exit 3"), kLimit)->status.to_string(), "exit status 3");
+  EXPECT_EQ(run(kBlocking, shell("kill -9 $$"), kLimit)->status.to_string(), "signal: killed");
+  EXPECT_NE(run_checked(kBlocking, shell("echo why >&2; exit 1"), kLimit).error().message().find("why"),
             std::string::npos);
 }
 
@@ -56,9 +58,9 @@ TEST(Process, WhatCannotBeExecutedFailsOrExitsAsAShellWould) {
   spec.argv = {"no-such-program-anywhere"};
   EXPECT_EQ(spawn(spec).error().code(), Code::kNotFound);
   spec.exec_failure_exits = true;
-  EXPECT_EQ(run(spec, kLimit)->status.exit_code, 127);
+  EXPECT_EQ(run(kBlocking, spec, kLimit)->status.exit_code, 127);
   spec.argv = {"/etc/passwd"};
-  EXPECT_EQ(run(spec, kLimit)->status.exit_code, 126);
+  EXPECT_EQ(run(kBlocking, spec, kLimit)->status.exit_code, 126);
   spec.argv = {"/bin/true"};
   spec.cwd = "/no/such/folder";
   spec.exec_failure_exits = false;
@@ -67,9 +69,9 @@ TEST(Process, WhatCannotBeExecutedFailsOrExitsAsAShellWould) {
 
 TEST(Process, LimitsOfTimeAndOutputHold) {
   const auto started = std::chrono::steady_clock::now();
-  EXPECT_EQ(run(shell("sleep 60"), Milliseconds(100)).error().code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(run(kBlocking, shell("sleep 60"), Milliseconds(100)).error().code(), Code::kDeadlineExceeded);
   EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(20));
-  const auto out = run(shell("head -c 5000000 /dev/zero"), kLimit, {}, 1000);
+  const auto out = run(kBlocking, shell("head -c 5000000 /dev/zero"), kLimit, {}, 1000);
   ASSERT_TRUE(out);
   EXPECT_EQ(out->stdout_text.size(), 1000U);
   EXPECT_TRUE(out->status.ok()) << "the rest is read and dropped";
@@ -92,7 +94,7 @@ TEST(Process, SignalsReachTheWholeGroup) {
   ASSERT_TRUE(start_time);
   EXPECT_GT(*start_time, 0U);
   ASSERT_TRUE(child->signal_group(SIGKILL));
-  EXPECT_EQ(child->wait_blocking(kLimit)->signal, SIGKILL);
+  EXPECT_EQ(child->wait_blocking(kBlocking, kLimit)->signal, SIGKILL);
   EXPECT_EQ(child->signal(SIGTERM).error().code(), Code::kNotFound);
   EXPECT_EQ(process_start_time(child->pid()).error().code(), Code::kNotFound);
   EXPECT_EQ(open_pidfd(child->pid()).error().code(), Code::kNotFound);
@@ -137,18 +139,18 @@ TEST(Process, TerminalsHaveTheirSizeAndJob) {
   }
   EXPECT_TRUE(text.starts_with("31 101")) << text;
   ASSERT_TRUE(resize_pty(pty->master.get(), 80, 24));
-  ASSERT_TRUE(child->wait_blocking(kLimit));
+  ASSERT_TRUE(child->wait_blocking(kBlocking, kLimit));
   const ssize_t got = ::read(pty->master.get(), buffer.data(), buffer.size());
   ASSERT_GT(got, 0);
   EXPECT_NE(std::string(buffer.data(), static_cast<std::size_t>(got)).find("24 80"), std::string::npos);
 }
 
 TEST(Process, LeavesNoDescriptorsBehind) {
-  const auto open_now = [] { return list_dir("/proc/self/fd")->size(); };
-  (void)run(shell("true"), kLimit);
+  const auto open_now = [] { return list_dir(kBlocking, "/proc/self/fd")->size(); };
+  (void)run(kBlocking, shell("true"), kLimit);
   const std::size_t before = open_now();
   for (int i = 0; i < 50; ++i) {
-    (void)run(shell("exit 1"), kLimit, "input");
+    (void)run(kBlocking, shell("exit 1"), kLimit, "input");
     SpawnSpec missing;
     missing.argv = {"no-such-program-anywhere"};
     (void)spawn(missing);

@@ -90,7 +90,8 @@ Milliseconds until(Clock::time_point deadline) {
 
 }  // namespace
 
-Result<RunOutput> run(SpawnSpec spec, Milliseconds limit, std::string_view input, std::size_t max_output) {
+Result<RunOutput> run(async::Blocking blocking, SpawnSpec spec, Milliseconds limit, std::string_view input,
+                      std::size_t max_output) {
   const auto deadline = Clock::now() + limit;
   const IgnoredSigpipe no_sigpipe;
   RunOutput result;
@@ -111,14 +112,14 @@ Result<RunOutput> run(SpawnSpec spec, Milliseconds limit, std::string_view input
 
   const auto finish = [&]() -> Result<ExitStatus> {
     while (Clock::now() < deadline) {
-      if (!TRY(pump.step(until(deadline)))) return child.wait_blocking(until(deadline));
+      if (!TRY(pump.step(until(deadline)))) return child.wait_blocking(blocking, until(deadline));
     }
     return fail(Code::kDeadlineExceeded, "timed out");
   };
   const Result<ExitStatus> status = finish();
   if (!status) {
     (void)child.signal_group(SIGKILL);
-    (void)child.wait_blocking(kKillGrace);
+    (void)child.wait_blocking(blocking, kKillGrace);
     if (status.error().code() != Code::kDeadlineExceeded) return fail(status.error());
     return fail(Code::kDeadlineExceeded,
                 fmt::format("{} took longer than {} ms", spec.argv[0], limit.count()));
@@ -127,9 +128,10 @@ Result<RunOutput> run(SpawnSpec spec, Milliseconds limit, std::string_view input
   return result;
 }
 
-Result<std::string> run_checked(SpawnSpec spec, Milliseconds limit, std::string_view input) {
+Result<std::string> run_checked(async::Blocking blocking, SpawnSpec spec, Milliseconds limit,
+                                std::string_view input) {
   const std::string name = spec.argv.empty() ? "" : spec.argv[0];
-  RunOutput output = TRY(run(std::move(spec), limit, input));
+  RunOutput output = TRY(run(blocking, std::move(spec), limit, input));
   if (output.status.ok()) return std::move(output.stdout_text);
   const std::string_view text = trim(output.stderr_text);
   return fail(Code::kInternal,

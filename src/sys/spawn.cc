@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -35,6 +36,7 @@ namespace {
 
 constexpr std::size_t kStackBytes = std::size_t{64} * 1024;
 constexpr int kFirstSpareFd = 100;
+constexpr int kExitLimitMs = 5'000;
 constexpr int kExitNotFound = 127;
 constexpr int kExitNotExecutable = 126;
 
@@ -330,7 +332,10 @@ Result<ChildProcess> clone_child(Plan* plan) {
   ChildProcess child(pid, Fd(pidfd));
   const Failure failure = *stack.failure();
   if (failure.step == nullptr) return child;
-  (void)child.wait_blocking(Milliseconds(5'000));
+  // It has left our memory to exit, so this ends at once.
+  pollfd exited{.fd = child.pidfd(), .events = POLLIN, .revents = 0};
+  (void)::poll(&exited, 1, kExitLimitMs);
+  (void)child.try_wait();
   return fail(Error::from_errno(failure.error, fmt::format("{} for {}", failure.step, plan->argv[0])));
 }
 

@@ -43,15 +43,15 @@ std::string probe_key(const DriverChoice& choice, const Candidate& candidate) {
 }
 
 // Nothing less than a guest that ran counts: /dev/kvm may open, and create VMs, where no guest ever gets on.
-bool kvm_runs_guests(const Candidate& candidate, std::chrono::seconds limit) {
+bool kvm_runs_guests(async::Blocking blocking, const Candidate& candidate, std::chrono::seconds limit) {
   if (::access("/dev/kvm", R_OK | W_OK) != 0) return false;
   sys::SpawnSpec probe;
   probe.argv = candidate.argv;
-  const auto output = sys::run(std::move(probe), limit);
+  const auto output = sys::run(blocking, std::move(probe), limit);
   return output && output->stdout_text.find(kProbeAnswer) != std::string::npos;
 }
 
-bool kvm_works(const DriverChoice& choice, const Candidate& candidate) {
+bool kvm_works(async::Blocking blocking, const DriverChoice& choice, const Candidate& candidate) {
   // One answer a monitor, or each would forget the other's.
   const std::string monitor = candidate.name.substr(0, candidate.name.find('-'));
   const std::string cache = choice.cache_dir.empty() ? "" : choice.cache_dir + "/kvm-probe-" + monitor;
@@ -63,10 +63,10 @@ bool kvm_works(const DriverChoice& choice, const Candidate& candidate) {
   }
   const auto limit = choice.preference == "auto" ? kProbeLimit : kPatientProbeLimit;
   log::info("checking whether KVM runs guests here (up to {} s)", limit.count());
-  const bool works = kvm_runs_guests(candidate, limit);
+  const bool works = kvm_runs_guests(blocking, candidate, limit);
   log::info("KVM {}", works ? "runs guests" : "runs no guest here");
   if (!cache.empty()) {
-    const auto kept = sys::write_file_atomic(cache, key + (works ? " yes\n" : " no\n"));
+    const auto kept = sys::write_file_atomic(blocking, cache, key + (works ? " yes\n" : " no\n"));
     if (!kept) log::warn("cannot remember the KVM check: {}", kept.error().message());
   }
   return works;
@@ -76,45 +76,47 @@ std::unexpected<Error> kvm_unusable() {
   return fail(Error(Code::kFailedPrecondition, "KVM runs no guest on this host").with_reason("kvm_unusable"));
 }
 
-Result<std::shared_ptr<Driver>> make_firecracker(const asio::any_io_executor& executor,
-                                                 const DriverChoice& choice) {
-  auto driver = TRY(firecracker::FirecrackerDriver::make(executor, choice.firecracker));
-  const auto folder = TRY(sys::TempDir::make("wrenn-probe"));
+Result<std::shared_ptr<Driver>> make_firecracker(async::Blocking blocking,
+                                                 const asio::any_io_executor& executor,
+                                                 asio::thread_pool* pool, const DriverChoice& choice) {
+  auto driver = TRY(firecracker::FirecrackerDriver::make(blocking, executor, pool, choice.firecracker));
+  const auto folder = TRY(sys::TempDir::make(blocking, "wrenn-probe"));
   const std::string kernel = choice.kernels_dir + "/vmlinux";
   const std::string config = folder.path() + "/config.json";
-  TRY(sys::write_file(config, firecracker::probe_config(kernel, initramfs_of(choice))));
+  TRY(sys::write_file(blocking, config, firecracker::probe_config(kernel, initramfs_of(choice))));
   const Candidate candidate{.name = "firecracker-" + driver->base_shape().version,
                             .kernel = kernel,
                             .argv = {choice.firecracker, "--no-api", "--config-file", config}};
-  if (!kvm_works(choice, candidate)) return kvm_unusable();
+  if (!kvm_works(blocking, choice, candidate)) return kvm_unusable();
   return driver;
 }
 
-Result<std::shared_ptr<Driver>> make_qemu(const asio::any_io_executor& executor, const DriverChoice& choice) {
-  std::string version = TRY(qemu::binary_version());
+Result<std::shared_ptr<Driver>> make_qemu(async::Blocking blocking, const asio::any_io_executor& executor,
+                                          asio::thread_pool* pool, const DriverChoice& choice) {
+  std::string version = TRY(qemu::binary_version(blocking));
   std::string accel = "tcg";
   if (choice.preference != "qemu-tcg") {
     const std::string kernel = bzimage_of(choice);
     const Candidate candidate{.name = "qemu-" + version,
                               .kernel = kernel,
                               .argv = qemu::probe_command_line("kvm", kernel, initramfs_of(choice))};
-    const bool works = kvm_works(choice, candidate);
+    const bool works = kvm_works(blocking, choice, candidate);
     if (works) accel = "kvm";
     if (!works && choice.preference == "qemu-kvm") return kvm_unusable();
   }
   const std::string lent = choice.cache_dir.empty() ? "/tmp" : choice.cache_dir;
-  return TRY(qemu::QemuDriver::make(executor, accel, std::move(version), lent));
+  return TRY(qemu::QemuDriver::make(blocking, executor, pool, accel, std::move(version), lent));
 }
 
-Result<std::shared_ptr<Driver>> make_driver(const asio::any_io_executor& executor,
-                                            const DriverChoice& choice) {
-  if (choice.preference == "firecracker") return make_firecracker(executor, choice);
+Result<std::shared_ptr<Driver>> make_driver(async::Blocking blocking, const asio::any_io_executor& executor,
+                                            asio::thread_pool* pool, const DriverChoice& choice) {
+  if (choice.preference == "firecracker") return make_firecracker(blocking, executor, pool, choice);
   if (choice.preference == "auto" && !choice.firecracker.empty() && sys::exists(choice.firecracker)) {
-    auto driver = make_firecracker(executor, choice);
+    auto driver = make_firecracker(blocking, executor, pool, choice);
     if (driver) return driver;
     log::warn("Firecracker is installed but not used: {}", driver.error().message());
   }
-  return make_qemu(executor, choice);
+  return make_qemu(blocking, executor, pool, choice);
 }
 
 }  // namespace
@@ -126,7 +128,8 @@ std::string default_kernel_args() {
          "random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests net.ifnames=0";
 }
 
-Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, DriverChoice choice) {
+Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, asio::thread_pool* pool,
+                                            DriverChoice choice) {
   constexpr std::string_view kKnown[] = {"auto", "firecracker", "qemu-kvm", "qemu-tcg"};
   if (std::ranges::find(kKnown, choice.preference) == std::end(kKnown)) {
     co_return fail(
@@ -134,8 +137,9 @@ Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, Driv
               "the driver must be auto, firecracker, qemu-kvm or qemu-tcg, not " + choice.preference)
             .with_field("AGENT_DRIVER"));
   }
-  asio::thread_pool pool(1);
-  co_return co_await async::offload(pool, [executor, choice] { return make_driver(executor, choice); });
+  co_return co_await async::offload(*pool, [executor, pool, choice](async::Blocking blocking) {
+    return make_driver(blocking, executor, pool, choice);
+  });
 }
 
 }  // namespace wrenn::vmm

@@ -23,6 +23,8 @@
 namespace wrenn::vmm {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
 
@@ -91,10 +93,10 @@ Result<> copy_ram(const sys::ProcessMemory& ram, const std::string& path) {
   const auto to = TRY(sys::open_file(path, O_RDWR | O_CREAT | O_EXCL));
   if (::ftruncate(to.get(), static_cast<off_t>(ram.size())) != 0) return fail_errno("ftruncate");
   std::string page(kPage, '\0');
-  for (const sys::PageRun& run : TRY(sys::private_pages(ram))) {
+  for (const sys::PageRun& run : TRY(sys::private_pages(kBlocking, ram))) {
     for (std::uint64_t number = run.first; number < run.first + run.count; ++number) {
-      TRY(from.read(page.data(), kPage, number * kPage));
-      TRY(sys::pwrite_all(to.get(), page, number * kPage));
+      TRY(from.read(kBlocking, page.data(), kPage, number * kPage));
+      TRY(sys::pwrite_all(kBlocking, to.get(), page, number * kPage));
     }
   }
   return {};
@@ -119,7 +121,7 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
     if (!sys::exists(base_) || !sys::exists(wrenn_dir() + "/kernels/digest")) {
       GTEST_SKIP() << "needs scripts/build-guest.sh to have run";
     }
-    auto made = sys::TempDir::make("wrenn-vmm");
+    auto made = sys::TempDir::make(kBlocking, "wrenn-vmm");
     ASSERT_TRUE(made);
     dir_.emplace(std::move(*made));
     ASSERT_TRUE(make_overlay());
@@ -130,10 +132,10 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
   Result<> make_overlay() {
     const std::string tree = path("tree") + "/upper/usr/local/bin";
     TRY(sys::mkdirs(tree));
-    TRY(sys::write_file(tree + "/envd", kCounter, 0755));
+    TRY(sys::write_file(kBlocking, tree + "/envd", kCounter, 0755));
     sys::SpawnSpec command;
     command.argv = {"mke2fs", "-q", "-t", "ext4", "-d", path("tree"), path("overlay.ext4"), "256M"};
-    TRY(sys::run_checked(std::move(command), std::chrono::seconds(30)));
+    TRY(sys::run_checked(kBlocking, std::move(command), std::chrono::seconds(30)));
     return {};
   }
 
@@ -197,7 +199,7 @@ class DriverNeedsRoot : public testing::TestWithParam<std::string> {
   }
 
   Task<> choose_by_name() {
-    driver_ = CO_TRY(co_await choose_driver(loop_.executor(), choice(GetParam())));
+    driver_ = CO_TRY(co_await choose_driver(loop_.executor(), &loop_.pool(), choice(GetParam())));
     co_return Result<>{};
   }
 
@@ -281,11 +283,11 @@ struct SavedPages {
 };
 
 Result<SavedPages> save_pages(const sys::ProcessMemory& ram) {
-  SavedPages saved{.runs = TRY(sys::private_pages(ram)), .bytes = {}};
+  SavedPages saved{.runs = TRY(sys::private_pages(kBlocking, ram)), .bytes = {}};
   const auto memory = TRY(sys::MemoryAccess::open(ram, O_RDONLY));
   for (const auto& run : saved.runs) {
     std::string block(run.count * kPage, '\0');
-    TRY(memory.read(block.data(), block.size(), run.first * kPage));
+    TRY(memory.read(kBlocking, block.data(), block.size(), run.first * kPage));
     saved.bytes += block;
   }
   return saved;
@@ -295,7 +297,8 @@ Task<> write_pages(const SavedPages* saved, sys::ProcessMemory ram) {
   const auto memory = CO_TRY(sys::MemoryAccess::open(std::move(ram), O_WRONLY));
   std::size_t at = 0;
   for (const auto& run : saved->runs) {
-    CO_TRY(memory.write(std::string_view(saved->bytes).substr(at, run.count * kPage), run.first * kPage));
+    CO_TRY(memory.write(kBlocking, std::string_view(saved->bytes).substr(at, run.count * kPage),
+                        run.first * kPage));
     at += run.count * kPage;
   }
   co_return Result<>{};
@@ -314,7 +317,7 @@ Task<> DriverNeedsRoot::load_and_fill() {
   int reached = last_tick(path("console1"));
   for (int life = 1; life <= 3; ++life) {
     const std::string console = "console" + std::to_string(life % 2 + 1);
-    CO_TRY(sys::remove_file(path(console)));
+    CO_TRY(sys::remove_file(kBlocking, path(console)));
     VmSpec again = spec(console);
     again.memory_file = path("memory");
     from.device_state = path("state" + std::to_string(life - 1));
@@ -392,10 +395,10 @@ Task<> DriverNeedsRoot::refuse() {
   EXPECT_FALSE(failed);
   if (!failed) EXPECT_THAT(failed.error().message(), HasSubstr("absent.ext4"));
 
-  CO_TRY(sys::write_file(path("bad-state"), "this is no device state, far from it"));
+  CO_TRY(sys::write_file(kBlocking, path("bad-state"), "this is no device state, far from it"));
   VmSpec bad = spec("console");
   bad.memory_file = path("memory");
-  CO_TRY(sys::write_file(path("memory"), "short"));
+  CO_TRY(sys::write_file(kBlocking, path("memory"), "short"));
   const auto short_memory = co_await load(bad, path("bad-state"));
   EXPECT_EQ(short_memory.error().reason(), "snapshot_corrupt");
   EXPECT_EQ(::truncate(path("memory").c_str(), off_t{256} << 20), 0);
@@ -557,7 +560,7 @@ std::map<std::string, std::filesystem::file_time_type> write_times(const std::st
 
 Task<> DriverNeedsRoot::choose() {
   const auto proved = write_times(path("cache"));
-  const auto again = CO_TRY(co_await choose_driver(loop_.executor(), choice(GetParam())));
+  const auto again = CO_TRY(co_await choose_driver(loop_.executor(), &loop_.pool(), choice(GetParam())));
   EXPECT_EQ(write_times(path("cache")), proved) << "the proof was not remembered";
   EXPECT_EQ(again->base_shape().accel, driver_->base_shape().accel);
   EXPECT_EQ(again->base_shape().version, driver_->base_shape().version);

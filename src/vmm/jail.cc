@@ -26,23 +26,23 @@ Result<> add_writable(const std::string& source, const std::string& target, cons
 
 }  // namespace
 
-Result<> lend_file(const std::string& source, const std::string& target) {
+Result<> lend_file(async::Blocking blocking, const std::string& source, const std::string& target) {
   if (::link(source.c_str(), target.c_str()) != 0) {
     if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + source);
-    TRY(sys::copy_sparse(source, target));
+    TRY(sys::copy_sparse(blocking, source, target));
   }
   return set_mode(target, 0444);
 }
 
-Result<> make_jail(const std::string& root, const VmSpec& spec, Start how) {
-  TRY(sys::remove_tree(root));
+Result<> make_jail(async::Blocking blocking, const std::string& root, const VmSpec& spec, Start how) {
+  TRY(sys::remove_tree(blocking, root));
   TRY(sys::mkdirs(root, 0755));
-  TRY(lend_file(spec.base.path, root + kJailBase));
+  TRY(lend_file(blocking, spec.base.path, root + kJailBase));
   TRY(add_writable(spec.overlay.path, root + kJailOverlay, spec));
-  if (!spec.memory_file.empty()) TRY(lend_file(spec.memory_file, root + kJailMemory));
+  if (!spec.memory_file.empty()) TRY(lend_file(blocking, spec.memory_file, root + kJailMemory));
   if (how == Start::kBoot) {
-    TRY(lend_file(spec.kernel, root + kJailKernel));
-    TRY(lend_file(spec.initramfs, root + kJailInitramfs));
+    TRY(lend_file(blocking, spec.kernel, root + kJailKernel));
+    TRY(lend_file(blocking, spec.initramfs, root + kJailInitramfs));
   }
   if (spec.serial_log.empty()) return {};
   const sys::Fd log = TRY(sys::open_file(spec.serial_log, O_WRONLY | O_CREAT | O_APPEND));
@@ -73,16 +73,17 @@ Result<> add_device(const std::string& root, const VmSpec& spec, const std::stri
   return own(path, spec);
 }
 
-Result<> add_output(const std::string& root, const VmSpec& spec, const char* name) {
-  TRY(sys::remove_file(root + name));
-  TRY(sys::write_file(root + name, "", 0600));
+Result<> add_output(async::Blocking blocking, const std::string& root, const VmSpec& spec, const char* name) {
+  TRY(sys::remove_file(blocking, root + name));
+  TRY(sys::write_file(blocking, root + name, "", 0600));
   return own(root + name, spec);
 }
 
-Result<> take_output(const std::string& root, const char* name, const std::string& path) {
+Result<> take_output(async::Blocking blocking, const std::string& root, const char* name,
+                     const std::string& path) {
   // A descriptor that the VM's process may still hold must not reach the file that is kept.
-  TRY(sys::copy_sparse(root + name, path));
-  return sys::remove_file(root + name);
+  TRY(sys::copy_sparse(blocking, root + name, path));
+  return sys::remove_file(blocking, root + name);
 }
 
 }  // namespace wrenn::vmm

@@ -8,7 +8,7 @@
 #include "vmm/vmm.h"
 
 // The folder that becomes the file system of a VM's monitor: hard links to what this VM needs and nothing
-// else. Blocking calls.
+// else.
 namespace wrenn::vmm {
 
 // Where the files of a VmSpec are inside its jail.
@@ -24,9 +24,9 @@ inline constexpr const char* kJailConsole = "/console";
 // Makes `root` anew with `spec`'s files: disks; to boot, kernel and initramfs; memory and console where the
 // spec has them. Only overlay and console belong to the VM's user; the others are readable, whatever folder
 // they came from keeps everybody else out.
-Result<> make_jail(const std::string& root, const VmSpec& spec, Start how);
+Result<> make_jail(async::Blocking blocking, const std::string& root, const VmSpec& spec, Start how);
 // One more file to read: linked, or copied from another file system.
-Result<> lend_file(const std::string& source, const std::string& target);
+Result<> lend_file(async::Blocking blocking, const std::string& source, const std::string& target);
 // `spec` as the monitor sees it.
 VmSpec spec_in_jail(const VmSpec& spec);
 // Gives a file of the jail to the VM's user.
@@ -41,7 +41,8 @@ inline constexpr unsigned kNullMinor = 3;
 inline constexpr unsigned kKvmMinor = 232;
 
 // An empty file for the VM's user to write, and what it wrote moved to `path`, root's.
-Result<> add_output(const std::string& root, const VmSpec& spec, const char* name);
-Result<> take_output(const std::string& root, const char* name, const std::string& path);
+Result<> add_output(async::Blocking blocking, const std::string& root, const VmSpec& spec, const char* name);
+Result<> take_output(async::Blocking blocking, const std::string& root, const char* name,
+                     const std::string& path);
 
 }  // namespace wrenn::vmm

@@ -15,6 +15,8 @@
 namespace wrenn::vmm {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 std::string status_field(pid_t pid, const std::string& name) {
   std::istringstream lines(sys::read_file("/proc/" + std::to_string(pid) + "/status").value_or(""));
   for (std::string line; std::getline(lines, line);) {
@@ -49,7 +51,7 @@ void audit_privileges(pid_t pid, uid_t uid) {
               status_field(pid, "NoNewPrivs").c_str());
   // Every thread, not only the first.
   const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
-  for (const std::string& thread : sys::list_dir(tasks).value_or(std::vector<std::string>{})) {
+  for (const std::string& thread : sys::list_dir(kBlocking, tasks).value_or(std::vector<std::string>{})) {
     const std::string mode = status_field(std::stoi(thread), "Seccomp");
     EXPECT_EQ(mode, "2") << "thread " << thread;
     std::printf("  thread: seccomp mode %s\n", mode.c_str());
@@ -58,7 +60,8 @@ void audit_privileges(pid_t pid, uid_t uid) {
 
 void audit_descriptors(pid_t pid) {
   const std::string folder = "/proc/" + std::to_string(pid);
-  for (const std::string& fd : sys::list_dir(folder + "/fd").value_or(std::vector<std::string>{})) {
+  for (const std::string& fd :
+       sys::list_dir(kBlocking, folder + "/fd").value_or(std::vector<std::string>{})) {
     char target[256] = {};
     ASSERT_GT(::readlink((folder + "/fd/" + fd).c_str(), target, sizeof target - 1), 0);
     EXPECT_TRUE(expected_descriptor(target)) << "descriptor " << fd << " is " << target;

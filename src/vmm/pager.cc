@@ -232,9 +232,9 @@ Result<> Pager::copy_into(std::uint64_t address, const char* from, std::uint64_t
   return {};
 }
 
-Result<sys::Fd> take_fault_fd(pid_t pid, int pidfd) {
+Result<sys::Fd> take_fault_fd(async::Blocking blocking, pid_t pid, int pidfd) {
   const std::string folder = fmt::format("/proc/{}/fd", pid);
-  for (const std::string& name : TRY(sys::list_dir(folder))) {
+  for (const std::string& name : TRY(sys::list_dir(blocking, folder))) {
     std::array<char, 64> target{};
     if (::readlink((folder + "/" + name).c_str(), target.data(), target.size() - 1) <= 0) continue;
     if (std::string_view(target.data()) != "anon_inode:[userfaultfd]") continue;

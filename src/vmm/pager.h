@@ -84,6 +84,6 @@ class Pager {
 
 // The userfaultfd that a monitor took over from an earlier agent still holds. kNotFound when it has none, as
 // one whose memory is a mapped file.
-Result<sys::Fd> take_fault_fd(pid_t pid, int pidfd);
+Result<sys::Fd> take_fault_fd(async::Blocking blocking, pid_t pid, int pidfd);
 
 }  // namespace wrenn::vmm

@@ -13,6 +13,8 @@
 namespace wrenn::vmm {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 constexpr std::uint64_t kPages = 256;
 constexpr std::uint64_t kBytes = kPages * sys::kPageBytes;
 
@@ -43,7 +45,7 @@ class MissingMemory {
   // Of those that are there.
   std::uint64_t pages_in(std::uint64_t first, std::uint64_t end) const {
     std::uint64_t count = 0;
-    for (const auto& run : sys::private_pages(memory()).value_or(std::vector<sys::PageRun>{})) {
+    for (const auto& run : sys::private_pages(kBlocking, memory()).value_or(std::vector<sys::PageRun>{})) {
       const auto from = std::max(run.first, first);
       const auto to = std::min(run.first + run.count, end);
       if (to > from) count += to - from;
@@ -63,7 +65,7 @@ class PagerNeedsRoot : public testing::Test {
     if (!memory_.usable()) GTEST_SKIP() << "needs userfaultfd";
     const auto file = sys::open_file(path_, O_WRONLY | O_CREAT);
     for (std::uint64_t page = 0; page < kPages; ++page) {
-      ASSERT_TRUE(sys::write_all(file->get(), std::string(sys::kPageBytes, of_page(page))));
+      ASSERT_TRUE(sys::write_all(kBlocking, file->get(), std::string(sys::kPageBytes, of_page(page))));
     }
   }
   void start(MemoryImage image, PagerPlan plan) {
@@ -73,7 +75,7 @@ class PagerNeedsRoot : public testing::Test {
     ASSERT_TRUE(loop_.run_plain(pager_->wait_filled()));
   }
 
-  Result<sys::TempDir> dir_ = sys::TempDir::make("wrenn-pager");
+  Result<sys::TempDir> dir_ = sys::TempDir::make(kBlocking, "wrenn-pager");
   std::string path_ = dir_->path() + "/memory";
   MissingMemory memory_;
   async::Loop loop_{1};

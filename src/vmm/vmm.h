@@ -154,6 +154,7 @@ struct DriverChoice {
   std::string cache_dir;    // also for files that the drivers lend their VMs; empty: a folder below /tmp
   std::string firecracker;  // its binary, with `jailer` beside it; empty or absent: not installed
 };
-Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, DriverChoice choice);
+Task<std::shared_ptr<Driver>> choose_driver(asio::any_io_executor executor, asio::thread_pool* pool,
+                                            DriverChoice choice);
 
 }  // namespace wrenn::vmm

@@ -21,6 +21,8 @@
 namespace wrenn::vmm {
 namespace {
 
+constexpr auto kBlocking = async::Blocking::without_loop();
+
 using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
@@ -153,7 +155,7 @@ TEST(CheckSpec, RefusesBadShapesAndSmuggledLines) {
 
 // A peer that sends `script` and hangs up: what a QEMU that dies or talks nonsense looks like.
 Result<> connect_to(std::string script, Milliseconds limit) {
-  const auto folder = TRY(sys::TempDir::make());
+  const auto folder = TRY(sys::TempDir::make(kBlocking));
   // Longer than a socket address can hold.
   const std::string deep = folder.path() + "/" + std::string(120, 'd');
   TRY(sys::mkdirs(deep));
@@ -218,15 +220,15 @@ TEST(Firecracker, TellsWhyItRefused) {
 }
 
 TEST(Firecracker, IsRefusedByItsVersion) {
-  const auto folder = sys::TempDir::make();
+  const auto folder = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(folder);
   const std::string program = folder->path() + "/firecracker";
   async::Loop loop(1);
   for (const auto& [printed, reason] : {std::pair{"Firecracker v1.7.9", "firecracker_refused"},
                                         std::pair{"Firecracker v1.14.3", "firecracker_refused"},
                                         std::pair{"Firecracker", "firecracker_missing"}}) {
-    ASSERT_TRUE(sys::write_file(program, std::string("#!/bin/sh\necho ") + printed + "\n", 0755));
-    const auto made = firecracker::FirecrackerDriver::make(loop.executor(), program);
+    ASSERT_TRUE(sys::write_file(kBlocking, program, std::string("#!/bin/sh\necho ") + printed + "\n", 0755));
+    const auto made = firecracker::FirecrackerDriver::make(kBlocking, loop.executor(), &loop.pool(), program);
     ASSERT_FALSE(made) << printed;
     EXPECT_EQ(made.error().reason(), reason) << printed;
   }
@@ -324,14 +326,14 @@ TEST(Firecracker, CountsTheTimesThatDevicesWaited) {
 }
 
 TEST(Firecracker, ReadsAFifoAndNoFileInItsPlace) {
-  const auto folder = sys::TempDir::make();
+  const auto folder = sys::TempDir::make(kBlocking);
   ASSERT_TRUE(folder);
   const std::string path = folder->path() + "/metrics";
   firecracker::Metrics metrics;
   metrics.drain();
-  ASSERT_TRUE(sys::write_file(path, "x"));
+  ASSERT_TRUE(sys::write_file(kBlocking, path, "x"));
   EXPECT_FALSE(metrics.open(path));
-  ASSERT_TRUE(sys::remove_file(path));
+  ASSERT_TRUE(sys::remove_file(kBlocking, path));
   VmSpec owner;
   owner.uid = ::getuid();
   owner.gid = ::getgid();
@@ -340,10 +342,10 @@ TEST(Firecracker, ReadsAFifoAndNoFileInItsPlace) {
   const auto writer = sys::open_file(path, O_WRONLY | O_NONBLOCK);
   ASSERT_TRUE(writer);
   const std::string line = R"({"block":{"rate_limiter_throttled_events":1}})";
-  ASSERT_TRUE(sys::write_all(writer->get(), line + "\n" + line.substr(0, 9)));
+  ASSERT_TRUE(sys::write_all(kBlocking, writer->get(), line + "\n" + line.substr(0, 9)));
   metrics.drain();
   EXPECT_EQ(metrics.throttled(), 1U);
-  ASSERT_TRUE(sys::write_all(writer->get(), line.substr(9) + "\n"));
+  ASSERT_TRUE(sys::write_all(kBlocking, writer->get(), line.substr(9) + "\n"));
   metrics.drain();
   EXPECT_EQ(metrics.throttled(), 2U);
 }
@@ -353,7 +355,7 @@ TEST(ChooseDriver, RefusesUnknownNames) {
   const auto task = [](async::Loop* on) -> Task<> {
     DriverChoice choice;
     choice.preference = "hyper-v";
-    const auto driver = co_await choose_driver(on->executor(), std::move(choice));
+    const auto driver = co_await choose_driver(on->executor(), &on->pool(), std::move(choice));
     EXPECT_FALSE(driver);
     if (!driver) EXPECT_EQ(driver.error().code(), Code::kInvalidArgument);
     co_return Result<>{};

@@ -24,10 +24,10 @@ std::unexpected<Error> missing(const std::string& why) {
 using model::Version;
 
 // `name` is what the program calls itself.
-Result<Version> version_of(const std::string& binary, const std::string& name) {
+Result<Version> version_of(async::Blocking blocking, const std::string& binary, const std::string& name) {
   sys::SpawnSpec query;
   query.argv = {binary, "--version"};
-  const auto text = sys::run_checked(std::move(query), kVersionLimit);
+  const auto text = sys::run_checked(blocking, std::move(query), kVersionLimit);
   if (!text) return missing(binary + " does not run: " + text.error().message());
   const auto version = model::version_after(*text, name + " v");
   if (!version) return missing(fmt::format("{} tells no version but '{}'", binary, text->substr(0, kQuoted)));
@@ -36,18 +36,21 @@ Result<Version> version_of(const std::string& binary, const std::string& name) {
 
 }  // namespace
 
-FirecrackerDriver::FirecrackerDriver(asio::any_io_executor executor, std::string binary, std::string jailer,
-                                     Version version, Shape shape)
+FirecrackerDriver::FirecrackerDriver(asio::any_io_executor executor, asio::thread_pool* pool,
+                                     std::string binary, std::string jailer, Version version, Shape shape)
     : executor_(std::move(executor)),
+      pool_(pool),
       binary_(std::move(binary)),
       jailer_(std::move(jailer)),
       version_(version),
       shape_(std::move(shape)) {}
 
-Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_executor executor,
+Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(async::Blocking blocking,
+                                                                   asio::any_io_executor executor,
+                                                                   asio::thread_pool* pool,
                                                                    std::string binary) {
   if (binary.empty()) return missing("no Firecracker binary is set (AGENT_FIRECRACKER_BIN)");
-  const Version version = TRY(version_of(binary, "Firecracker"));
+  const Version version = TRY(version_of(blocking, binary, "Firecracker"));
   const std::string_view refused = model::why_refused(version);
   if (!refused.empty()) {
     return fail(
@@ -56,7 +59,7 @@ Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_
             .with_reason("firecracker_refused"));
   }
   std::string jailer = binary.substr(0, binary.rfind('/') + 1) + "jailer";
-  const Version jailer_version = TRY(version_of(jailer, "Jailer"));
+  const Version jailer_version = TRY(version_of(blocking, jailer, "Jailer"));
   if (jailer_version != version) {
     return missing(fmt::format("Firecracker is {} and its jailer {}", version.text(), jailer_version.text()));
   }
@@ -66,7 +69,7 @@ Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(asio::any_io_
   shape.version = version.text();
   shape.cpu_model = cpu_identity(TRY(sys::read_file("/proc/cpuinfo")));
   return std::shared_ptr<FirecrackerDriver>(new FirecrackerDriver(
-      std::move(executor), std::move(binary), std::move(jailer), version, std::move(shape)));
+      std::move(executor), pool, std::move(binary), std::move(jailer), version, std::move(shape)));
 }
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::boot(VmSpec spec) {
@@ -82,15 +85,16 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::load(VmSpec spec, SavedState from) 
   co_return co_await start(std::move(spec), std::move(from));
 }
 
-Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
-                                                                const std::string& device_state) const {
+Result<VmProcess> FirecrackerDriver::spawn(async::Blocking blocking, const VmSpec& spec,
+                                           const std::string& device_state) const {
   const std::string root = jail_path(spec);
   const bool boots = device_state.empty();
-  TRY(make_jail(root, spec, boots ? Start::kBoot : Start::kLoad));
+  TRY(make_jail(blocking, root, spec, boots ? Start::kBoot : Start::kLoad));
   if (boots) {
-    TRY(sys::write_file(root + kJailConfig, boost::json::serialize(machine_config(spec_in_jail(spec)))));
+    TRY(sys::write_file(blocking, root + kJailConfig,
+                        boost::json::serialize(machine_config(spec_in_jail(spec)))));
   } else {
-    TRY(lend_file(device_state, root + kJailState));
+    TRY(lend_file(blocking, device_state, root + kJailState));
   }
   TRY(Metrics::make_pipe(root + kJailMetrics, spec));
   sys::SpawnSpec process;
@@ -106,13 +110,16 @@ Result<std::shared_ptr<FirecrackerVm>> FirecrackerDriver::spawn(VmSpec spec,
   }
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
-  VmProcess started = TRY(VmProcess::start(std::move(process)));
-  return std::make_shared<FirecrackerVm>(executor_, std::move(spec), std::move(started));
+  return VmProcess::start(std::move(process));
 }
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, SavedState from) {
   CO_TRY(check_same_machine(spec.shape, shape_));
-  auto vm = CO_TRY(spawn(std::move(spec), from.device_state));
+  VmProcess process = CO_TRY(
+      co_await async::offload(*pool_, [this, spec, state = from.device_state](async::Blocking blocking) {
+        return spawn(blocking, spec, state);
+      }));
+  auto vm = std::make_shared<FirecrackerVm>(executor_, pool_, std::move(spec), std::move(process));
   auto ready = vm->open_metrics();
   if (ready) ready = co_await vm->connect(kStartLimit);
   if (ready && !from.device_state.empty()) ready = co_await vm->load_state(version_, std::move(from));
@@ -121,7 +128,8 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, SavedState from)
 }
 
 Task<std::shared_ptr<Vm>> FirecrackerDriver::adopt(VmSpec spec, ProcessIdentity process) {
-  auto vm = std::make_shared<FirecrackerVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
+  auto vm =
+      std::make_shared<FirecrackerVm>(executor_, pool_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
   // First, since its monitor may be waiting for a page too.
   CO_TRY(co_await vm->adopt_memory());
   if (const Result<> opened = vm->open_metrics(); !opened) log::warn("{}", opened.error().to_string());

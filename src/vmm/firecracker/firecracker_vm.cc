@@ -21,8 +21,9 @@ constexpr Milliseconds kBalloonPatience{500};
 
 }  // namespace
 
-FirecrackerVm::FirecrackerVm(const asio::any_io_executor& executor, VmSpec spec, VmProcess process)
-    : spec_(std::move(spec)), process_(std::move(process)), api_(executor, socket_path(spec_)) {}
+FirecrackerVm::FirecrackerVm(const asio::any_io_executor& executor, asio::thread_pool* pool, VmSpec spec,
+                             VmProcess process)
+    : pool_(pool), spec_(std::move(spec)), process_(std::move(process)), api_(executor, socket_path(spec_)) {}
 
 // The process may end before it has made its socket, and nobody would ever answer then.
 Task<> FirecrackerVm::connect(Milliseconds limit) {
@@ -59,7 +60,11 @@ Task<> FirecrackerVm::load_memory(model::Version version, SavedState from) {
 Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
   MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, spec_.shape.memory_bytes()));
   CO_TRY(co_await from.fill(image.memory()));
-  PagerPlan plan{.first = CO_TRY(sys::private_pages(image.memory())), .prefetch = std::move(from.prefetch)};
+  PagerPlan plan;
+  plan.first = CO_TRY(co_await async::offload(*pool_, [memory = image.memory()](async::Blocking blocking) {
+    return sys::private_pages(blocking, memory);
+  }));
+  plan.prefetch = std::move(from.prefetch);
   const std::string path = jail_path(spec_) + kPagerSocket;
   const sys::Fd listener = CO_TRY(sys::listen_unix(path));
   CO_TRY(own(path, spec_));
@@ -70,7 +75,7 @@ Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
                       std::optional<Result<Handover>>* out) -> Task<> {
     *out = co_await receive_handover(socket);
     if (!**out) co_return Result<>{};
-    auto pager = self->start_pager(std::move(***out), std::move(image), std::move(plan));
+    auto pager = co_await self->start_pager(std::move(***out), std::move(image), std::move(plan));
     if (pager) self->pager_ = std::move(*pager);
     if (!pager) *out = std::unexpected(std::move(pager).error());
     co_return Result<>{};
@@ -81,7 +86,7 @@ Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
   const Result<> loaded = co_await command("PUT", "/snapshot/load",
                                            load_request(version, "Uffd", kPagerSocket), kDiskCommandLimit);
   co_await nursery.cancel_and_join();
-  CO_TRY(sys::remove_file(path));
+  ::unlink(path.c_str());
   if (handover && !*handover && handover->error().code() != Code::kCanceled) {
     co_return std::unexpected(handover->error());
   }
@@ -90,16 +95,22 @@ Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
   co_return co_await async::with_timeout(pager_->wait_filled(), kDiskCommandLimit, "filling the VM's memory");
 }
 
-Result<std::unique_ptr<Pager>> FirecrackerVm::start_pager(Handover handover, MemoryImage image,
-                                                          PagerPlan plan) {
-  auto ram = TRY(parse_mappings(handover.mappings, process().pid, spec_.shape.memory_bytes()));
+Task<std::unique_ptr<Pager>> FirecrackerVm::start_pager(Handover handover, MemoryImage image,
+                                                        PagerPlan plan) {
+  auto ram = CO_TRY(parse_mappings(handover.mappings, process().pid, spec_.shape.memory_bytes()));
   // For the next agent: nobody but Firecracker can tell.
-  TRY(sys::write_file_atomic(spec_.run_dir + kMappingsFile, handover.mappings, 0600));
-  return Pager::start(std::move(handover.fault_fd), std::move(ram), std::move(image), std::move(plan));
+  CO_TRY(co_await async::offload(
+      *pool_, [path = spec_.run_dir + kMappingsFile, text = handover.mappings](async::Blocking blocking) {
+        return sys::write_file_atomic(blocking, path, text, 0600);
+      }));
+  co_return Pager::start(std::move(handover.fault_fd), std::move(ram), std::move(image), std::move(plan));
 }
 
 Task<> FirecrackerVm::adopt_memory() {
-  auto fault_fd = take_fault_fd(process().pid, process_.pidfd());
+  auto fault_fd = co_await async::offload(
+      *pool_, [pid = process().pid, pidfd = process_.pidfd()](async::Blocking blocking) {
+        return take_fault_fd(blocking, pid, pidfd);
+      });
   if (!fault_fd && fault_fd.error().code() == Code::kNotFound) co_return Result<>{};
   if (!fault_fd) co_return std::unexpected(std::move(fault_fd).error());
   // What an earlier agent had to fill in was in place before the VM ran.
@@ -156,17 +167,22 @@ Task<int> FirecrackerVm::balloon_size() {
 Task<> FirecrackerVm::save_device_state(std::string path) {
   if (sys::exists(path)) co_return fail(Code::kAlreadyExists, path + " exists already");
   const std::string jail = jail_path(spec_);
-  CO_TRY(add_output(jail, spec_, kJailSaved));
-  CO_TRY(add_output(jail, spec_, kSavedMemory));
-  const std::string memory = jail + kSavedMemory;
-  // Firecracker empties a file of another size, and ext4 then writes it to disk at its close.
-  if (::truncate(memory.c_str(), static_cast<off_t>(spec_.shape.memory_bytes())) != 0)
-    co_return fail_errno("truncate " + memory);
+  CO_TRY(co_await async::offload(*pool_, [jail, spec = spec_](async::Blocking blocking) -> Result<> {
+    TRY(add_output(blocking, jail, spec, kJailSaved));
+    TRY(add_output(blocking, jail, spec, kSavedMemory));
+    const std::string memory = jail + kSavedMemory;
+    // Firecracker empties a file of another size, and ext4 then writes it to disk at its close.
+    if (::truncate(memory.c_str(), static_cast<off_t>(spec.shape.memory_bytes())) != 0)
+      return fail_errno("truncate " + memory);
+    return {};
+  }));
   const Result<> saved =
       co_await command("PUT", "/snapshot/create", save_request(kJailSaved, kSavedMemory), kDiskCommandLimit);
-  CO_TRY(sys::remove_file(memory));
-  CO_TRY(saved);
-  co_return take_output(jail, kJailSaved, path);
+  co_return co_await async::offload(*pool_, [jail, path, saved](async::Blocking blocking) -> Result<> {
+    TRY(sys::remove_file(blocking, jail + kSavedMemory));
+    TRY(saved);
+    return take_output(blocking, jail, kJailSaved, path);
+  });
 }
 
 Task<sys::ProcessMemory> FirecrackerVm::ram() {
@@ -175,11 +191,14 @@ Task<sys::ProcessMemory> FirecrackerVm::ram() {
   const std::string told = spec_.run_dir + kMappingsFile;
   if (sys::exists(told))
     co_return parse_mappings(CO_TRY(sys::read_file(told, kMaxMonitorMessageBytes)), pid, size);
-  const std::string maps = CO_TRY(process_.maps());
+  std::string maps = CO_TRY(process_.maps());
   auto mapped = find_mapped(maps, pid, size);
   if (mapped || mapped.error().code() != Code::kNotFound) co_return mapped;
-  co_return find_booted(maps, pid, size,
-                        [pid](std::uint64_t address) { return has_root_pointer(pid, address); });
+  co_return co_await async::offload(*pool_, [maps = std::move(maps), pid, size](async::Blocking blocking) {
+    return find_booted(maps, pid, size, [blocking, pid](std::uint64_t address) {
+      return has_root_pointer(blocking, pid, address);
+    });
+  });
 }
 
 std::vector<sys::PageRun> FirecrackerVm::working_set() const {

@@ -14,7 +14,8 @@ namespace wrenn::vmm::firecracker {
 // A running Firecracker in its jail.
 class FirecrackerVm final : public Vm {
  public:
-  FirecrackerVm(const asio::any_io_executor& executor, VmSpec spec, VmProcess process);
+  FirecrackerVm(const asio::any_io_executor& executor, asio::thread_pool* pool, VmSpec spec,
+                VmProcess process);
 
   Task<> connect(Milliseconds limit);
   // Loads the state in the jail. Without a `fill` the memory file is mapped privately. With it the memory
@@ -50,8 +51,9 @@ class FirecrackerVm final : public Vm {
   Task<> load_memory(model::Version version, SavedState from);
   Task<> load_on_demand(model::Version version, SavedState from);
 
-  Result<std::unique_ptr<Pager>> start_pager(Handover handover, MemoryImage image, PagerPlan plan);
+  Task<std::unique_ptr<Pager>> start_pager(Handover handover, MemoryImage image, PagerPlan plan);
 
+  asio::thread_pool* pool_;
   VmSpec spec_;
   VmProcess process_;
   ApiClient api_;

@@ -128,10 +128,11 @@ Result<sys::ProcessMemory> find_booted(std::string_view maps, pid_t pid, std::ui
               fmt::format("{} mappings look like the guest's memory of {} bytes", found.size(), size));
 }
 
-bool has_root_pointer(pid_t pid, std::uint64_t address) {
+bool has_root_pointer(async::Blocking blocking, pid_t pid, std::uint64_t address) {
   const auto memory = sys::open_file(fmt::format("/proc/{}/mem", pid), O_RDONLY);
   std::array<char, kSignature.size()> text{};
-  return memory && sys::pread_all(memory->get(), text.data(), text.size(), address + kRootPointer) &&
+  return memory &&
+         sys::pread_all(blocking, memory->get(), text.data(), text.size(), address + kRootPointer) &&
          std::string_view(text.data(), text.size()) == kSignature;
 }
 

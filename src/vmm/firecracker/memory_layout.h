@@ -22,6 +22,6 @@ Result<sys::ProcessMemory> find_mapped(std::string_view maps, pid_t pid, std::ui
 Result<sys::ProcessMemory> find_booted(std::string_view maps, pid_t pid, std::uint64_t size,
                                        const std::function<bool(std::uint64_t)>& starts_at);
 // By the ACPI root pointer, which Firecracker writes for its guests and they leave alone.
-bool has_root_pointer(pid_t pid, std::uint64_t address);
+bool has_root_pointer(async::Blocking blocking, pid_t pid, std::uint64_t address);
 
 }  // namespace wrenn::vmm::firecracker

@@ -19,9 +19,9 @@ constexpr const char* kPreload = "/preload.so";
 constexpr const char* kLentFolders[] = {"/usr/lib", "/usr/lib64", "/usr/share/qemu", "/usr/share/seabios"};
 constexpr const char* kLentFiles[] = {"/usr/bin/qemu-system-x86_64", "/etc/ld.so.cache"};
 
-Result<> make_place(const std::string& path) {
+Result<> make_place(async::Blocking blocking, const std::string& path) {
   TRY(sys::mkdirs(path.substr(0, path.rfind('/'))));
-  return sys::write_file(path, "");
+  return sys::write_file(blocking, path, "");
 }
 
 Result<> make_memory_file(const std::string& path, std::uint64_t size) {
@@ -32,10 +32,12 @@ Result<> make_memory_file(const std::string& path, std::uint64_t size) {
 
 }  // namespace
 
-QemuDriver::QemuDriver(asio::any_io_executor executor, Shape shape, std::string preload)
-    : executor_(std::move(executor)), shape_(std::move(shape)), preload_(std::move(preload)) {}
+QemuDriver::QemuDriver(asio::any_io_executor executor, asio::thread_pool* pool, Shape shape,
+                       std::string preload)
+    : executor_(std::move(executor)), pool_(pool), shape_(std::move(shape)), preload_(std::move(preload)) {}
 
-Result<std::shared_ptr<QemuDriver>> QemuDriver::make(asio::any_io_executor executor, std::string accel,
+Result<std::shared_ptr<QemuDriver>> QemuDriver::make(async::Blocking blocking, asio::any_io_executor executor,
+                                                     asio::thread_pool* pool, std::string accel,
                                                      std::string version, const std::string& lent_dir) {
   Shape shape;
   shape.driver = "qemu";
@@ -44,8 +46,8 @@ Result<std::shared_ptr<QemuDriver>> QemuDriver::make(asio::any_io_executor execu
   shape.version = std::move(version);
   const std::string preload = lent_dir + "/qemu-preload.so";
   TRY(sys::mkdirs(lent_dir, 0755));
-  TRY(sys::write_file_atomic(preload, preload_library(), 0644));
-  return std::shared_ptr<QemuDriver>(new QemuDriver(std::move(executor), std::move(shape), preload));
+  TRY(sys::write_file_atomic(blocking, preload, preload_library(), 0644));
+  return std::shared_ptr<QemuDriver>(new QemuDriver(std::move(executor), pool, std::move(shape), preload));
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
@@ -55,7 +57,10 @@ Task<std::shared_ptr<Vm>> QemuDriver::boot(VmSpec spec) {
   CO_TRY(make_memory_file(spec.memory_file, spec.shape.memory_bytes()));
   const std::string path = spec.memory_file;
   auto vm = co_await start(std::move(spec), Start::kBoot, {});
-  if (unnamed) CO_TRY(sys::remove_file(path));
+  if (unnamed) {
+    CO_TRY(co_await async::offload(
+        *pool_, [path](async::Blocking blocking) { return sys::remove_file(blocking, path); }));
+  }
   co_return vm;
 }
 
@@ -65,19 +70,19 @@ Task<std::shared_ptr<Vm>> QemuDriver::load(VmSpec spec, SavedState from) {
   co_return co_await start(std::move(spec), Start::kLoad, std::move(from));
 }
 
-Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, Start how) const {
+Result<sys::Jail> QemuDriver::make_jail(async::Blocking blocking, const VmSpec& spec, Start how) const {
   sys::Jail jail{.root = jail_path(spec), .binds = {}};
-  TRY(vmm::make_jail(jail.root, spec, how));
+  TRY(vmm::make_jail(blocking, jail.root, spec, how));
   for (const char* folder : kLentFolders) {
     if (!sys::is_directory(folder)) continue;
     TRY(sys::mkdirs(jail.root + folder));
     jail.binds.push_back({folder, jail.root + folder});
   }
   for (const char* file : kLentFiles) {
-    TRY(make_place(jail.root + file));
+    TRY(make_place(blocking, jail.root + file));
     jail.binds.push_back({file, jail.root + file});
   }
-  TRY(make_place(jail.root + kPreload));
+  TRY(make_place(blocking, jail.root + kPreload));
   jail.binds.push_back({preload_, jail.root + kPreload});
   for (const char* name : {"lib", "lib64"}) {
     if (::symlink((std::string("usr/") + name).c_str(), (jail.root + "/" + name).c_str()) != 0)
@@ -89,10 +94,10 @@ Result<sys::Jail> QemuDriver::make_jail(const VmSpec& spec, Start how) const {
   return jail;
 }
 
-Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::string device_state,
-                                                  std::uint64_t tsc_khz) const {
+Result<VmProcess> QemuDriver::spawn(async::Blocking blocking, const VmSpec& spec, Start how,
+                                    const std::string& device_state, std::uint64_t tsc_khz) const {
   sys::SpawnSpec process;
-  process.jail = TRY(make_jail(spec, how));
+  process.jail = TRY(make_jail(blocking, spec, how));
   const sys::Fd listener = TRY(sys::listen_unix(qmp_path(spec)));
   process.argv = command_line(spec_in_jail(spec), how, tsc_khz);
   // One malloc arena: QEMU's threads would otherwise keep one each. What a start leaves free goes back at
@@ -109,15 +114,18 @@ Result<std::shared_ptr<QemuVm>> QemuDriver::spawn(VmSpec spec, Start how, std::s
   process.credentials = sys::Credentials{.uid = spec.uid, .gid = spec.gid, .groups = {}};
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
-  VmProcess started = TRY(VmProcess::start(std::move(process)));
-  return std::make_shared<QemuVm>(executor_, std::move(spec), std::move(started));
+  return VmProcess::start(std::move(process));
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, SavedState from) {
   CO_TRY(check_same_machine(spec.shape, shape_));
   const std::uint64_t tsc_khz =
       how == Start::kBoot && shape_.accel == "tcg" ? CO_TRY(co_await tsc_.khz()) : 0;
-  auto vm = CO_TRY(spawn(std::move(spec), how, from.device_state, tsc_khz));
+  VmProcess process = CO_TRY(co_await async::offload(
+      *pool_, [this, spec, how, state = from.device_state, tsc_khz](async::Blocking blocking) {
+        return spawn(blocking, spec, how, state, tsc_khz);
+      }));
+  auto vm = std::make_shared<QemuVm>(executor_, pool_, std::move(spec), std::move(process));
   auto ready = co_await vm->connect(kStartLimit);
   if (ready && how == Start::kLoad) {
     ready = co_await async::with_timeout(vm->load_state(std::move(from.fill)), kStartLimit,
@@ -128,15 +136,15 @@ Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, SavedState f
 }
 
 Task<std::shared_ptr<Vm>> QemuDriver::adopt(VmSpec spec, ProcessIdentity process) {
-  auto vm = std::make_shared<QemuVm>(executor_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
+  auto vm = std::make_shared<QemuVm>(executor_, pool_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
   CO_TRY(vm->check_adopted(co_await vm->connect(kCommandLimit)));
   co_return vm;
 }
 
-Result<std::string> binary_version() {
+Result<std::string> binary_version(async::Blocking blocking) {
   sys::SpawnSpec query;
   query.argv = {kBinary, "--version"};
-  const auto text = sys::run_checked(std::move(query), kVersionLimit);
+  const auto text = sys::run_checked(blocking, std::move(query), kVersionLimit);
   if (!text) {
     return fail(
         Error(Code::kFailedPrecondition, std::string(kBinary) + " does not run: " + text.error().message())

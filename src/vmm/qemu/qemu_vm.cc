@@ -13,8 +13,8 @@ std::string qmp_path(const VmSpec& spec) { return spec.run_dir + "/qmp.sock"; }
 
 std::string jail_path(const VmSpec& spec) { return spec.run_dir + "/jail"; }
 
-QemuVm::QemuVm(const asio::any_io_executor& executor, VmSpec spec, VmProcess process)
-    : spec_(std::move(spec)), process_(std::move(process)), qmp_(executor) {}
+QemuVm::QemuVm(const asio::any_io_executor& executor, asio::thread_pool* pool, VmSpec spec, VmProcess process)
+    : pool_(pool), spec_(std::move(spec)), process_(std::move(process)), qmp_(executor) {}
 
 Task<> QemuVm::connect(Milliseconds limit) { return qmp_.connect(qmp_path(spec_), limit); }
 
@@ -63,11 +63,15 @@ Task<> QemuVm::save_device_state(std::string path) {
   }
   if (sys::exists(path)) co_return fail(Code::kAlreadyExists, path + " exists already");
   const std::string jail = jail_path(spec_);
-  CO_TRY(add_output(jail, spec_, kJailSaved));
+  CO_TRY(co_await async::offload(*pool_, [jail, spec = spec_](async::Blocking blocking) {
+    return add_output(blocking, jail, spec, kJailSaved);
+  }));
   // live=false: the disks stay usable, so the VM may go on after the capture.
   CO_TRY(co_await command("xen-save-devices-state", {{"filename", kJailSaved}, {"live", false}},
                           kDiskCommandLimit));
-  CO_TRY(take_output(jail, kJailSaved, path));
+  CO_TRY(co_await async::offload(*pool_, [jail, path](async::Blocking blocking) {
+    return take_output(blocking, jail, kJailSaved, path);
+  }));
   if (CO_TRY(sys::file_size(path)) == 0) co_return fail(Code::kInternal, "QEMU wrote an empty device state");
   co_return Result<>{};
 }

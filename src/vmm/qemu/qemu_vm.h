@@ -14,7 +14,7 @@ std::string jail_path(const VmSpec& spec);
 // A running QEMU.
 class QemuVm final : public Vm {
  public:
-  QemuVm(const asio::any_io_executor& executor, VmSpec spec, VmProcess process);
+  QemuVm(const asio::any_io_executor& executor, asio::thread_pool* pool, VmSpec spec, VmProcess process);
 
   // Takes the control connection; the VM runs or is paused.
   Task<> connect(Milliseconds limit);
@@ -40,6 +40,7 @@ class QemuVm final : public Vm {
   Task<boost::json::value> command(std::string name, boost::json::object arguments, Milliseconds limit);
   Task<std::string> status();
 
+  asio::thread_pool* pool_;
   VmSpec spec_;
   VmProcess process_;
   QmpClient qmp_;
