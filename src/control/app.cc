@@ -22,7 +22,7 @@ Result<std::unique_ptr<store::Store>> open_store(async::Loop* loop, const Settin
     std::error_code ignored;  // the open below tells
     std::filesystem::create_directories(std::filesystem::path(settings.database_url).parent_path(), ignored);
   }
-  return store::Store::open(settings.database_url, &loop->pool());
+  return store::Store::open(settings.database_url, loop);
 }
 
 // A database that starts together with this program may need a moment.
@@ -60,7 +60,7 @@ class ControlPlane {
         server_(loop->executor(), [this](auto exchange) { return route(std::move(exchange)); }),
         proxy_server_(loop->executor(),
                       [this](auto exchange) { return proxy_.handle(std::move(exchange)); }) {
-    service_.on_sync([this] { return reconciler_.pass(); });
+    service_.on_sync([this] { return reconciler_.sync(); });
   }
 
   Result<net::Endpoint> listen(const Settings& settings) {
@@ -74,8 +74,8 @@ class ControlPlane {
 
   Task<> run() {
     background_.spawn("reconciler", reconciler_.run());
-    if (proxied_) background_.spawn("traffic", proxy_server_.serve());
-    auto served = co_await server_.serve();
+    background_.spawn("leases and activity", service_.keep_alive());
+    auto served = co_await serve();
     CO_TRY(co_await async::shielded(stop()));
     if (!served && served.error().code() != Code::kCanceled) co_return served;
     co_return Result<>{};
@@ -88,11 +88,16 @@ class ControlPlane {
     return api_.handle(std::move(exchange));
   }
 
+  Task<> serve() {
+    if (!proxied_) co_return co_await server_.serve();
+    co_return co_await async::run_until(server_.serve(), proxy_server_.serve());
+  }
+
+  // Callers before what they call: the servers have stopped. Leases are kept until the last transition ended.
   Task<> stop() {
     co_await service_.stop();
     co_await background_.cancel_and_join();
     co_await reconciler_.stop();
-    co_await service_.flush_activity();
     co_await auth_.stop();
     co_return Result<>{};
   }

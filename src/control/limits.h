@@ -19,7 +19,11 @@ inline constexpr std::size_t kMaxAllExecOutputBytes = 256 * 1024 * 1024;  // of 
 inline constexpr std::size_t kChunkBytes = 64 * 1024;
 inline constexpr std::size_t kMaxAgentMessageBytes = 4 * 1024 * 1024;
 inline constexpr std::size_t kMaxAgentListBytes = 64 * 1024 * 1024;
-inline constexpr std::size_t kMaxTransitions = 256;  // running at once; further requests get 503
+// Further requests get 503.
+inline constexpr std::size_t kMaxTransitions = 1'024;        // running at once
+inline constexpr std::size_t kMaxTeamTransitions = 256;      // of one team
+inline constexpr std::size_t kMaxWaitingDestroys = 1'024;    // sandboxes
+inline constexpr std::size_t kMaxTeamWaitingDestroys = 256;  // of one team
 inline constexpr std::size_t kMaxSweepsAtOnce = 4;
 inline constexpr std::size_t kMaxCachedKeys = 10'000;
 inline constexpr std::size_t kMaxTrackedPeers = 10'000;
@@ -40,12 +44,18 @@ inline constexpr Milliseconds kPtyCallDeadline{8'000};  // input, resize, kill
 inline constexpr Milliseconds kSocketStartDeadline{30'000};
 inline constexpr Milliseconds kDrainDeadline{10'000};
 inline constexpr Milliseconds kReconcilePeriod{5'000};
+inline constexpr Milliseconds kMinPassPause{500};  // between passes that requests asked for
+inline constexpr Milliseconds kSyncWait{15'000};   // of a request, for a pass
+inline constexpr Milliseconds kHeartbeatPeriod{5'000};
 inline constexpr Milliseconds kKeyCacheTime{10'000};
 inline constexpr Milliseconds kAuthWindow{60'000};
 inline constexpr Milliseconds kWakeDeadline{60'000};  // of a paused sandbox that traffic wants
 inline constexpr Milliseconds kWakePause{100};
 inline constexpr Milliseconds kDestroyWait{60'000};       // for another transition to end
+inline constexpr Milliseconds kTurnPoll{2'000};           // of one sandbox that a DELETE waits for
 inline constexpr Milliseconds kOutcomeRetryTime{60'000};  // writing a result while the database is away
 inline constexpr Milliseconds kShutdownGrace{10'000};
+inline constexpr Milliseconds kStopPoll{50};
+inline constexpr Milliseconds kLastFlushTime{3'000};  // of activity, at the end
 
 }  // namespace wrenn::control

@@ -8,8 +8,8 @@
 
 namespace wrenn::control {
 
-// Keeps rows and host in step: every kReconcilePeriod, and whenever a request finds them apart. What to do is
-// decided by model::reconcile.
+// Keeps rows and host in step: every kReconcilePeriod, and soon when a request finds them apart. What to do
+// is decided by model::reconcile. A host that refuses to list, as while it recovers, changes nothing.
 class Reconciler {
  public:
   Reconciler(asio::any_io_executor executor, store::Store* store, AgentClient* agent,
@@ -17,11 +17,16 @@ class Reconciler {
 
   // Until cancelled.
   Task<> run();
-  // One pass; waits for one that runs already.
-  Task<> pass();
+  // Until a pass that began after this call has ended, well or not; all who wait share it, and passes have
+  // pauses between them, so requests cannot make more of them than the host bears. kDeadlineExceeded after
+  // kSyncWait.
+  Task<> sync();
   asio::awaitable<void> stop();
 
  private:
+  Task<> pass();
+  // Until the next pass is due.
+  Task<> rest(Milliseconds last_pass);
   Task<model::ReconcileInput> look();
   Task<> apply(model::Decision decision);
   Task<> sweep(model::Decision::Destroy target);
@@ -29,7 +34,10 @@ class Reconciler {
   store::Store* store_;
   AgentClient* agent_;
   SandboxService* service_;
-  async::Mutex one_pass_;
+  async::Condition wanted_;
+  async::Condition passed_;
+  std::uint64_t asked_ = 0;   // calls of sync()
+  std::uint64_t served_ = 0;  // of these, whose pass has ended
   model::ReconcileMemory memory_;
   std::set<std::string> sweeping_;
   bool failing_ = false;

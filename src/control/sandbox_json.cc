@@ -15,6 +15,9 @@ boost::json::object to_json(const store::Sandbox& sandbox) {
                           {"allow_public_traffic", sandbox.public_traffic}};
   if (!sandbox.guest_ip.empty()) out["guest_ip"] = sandbox.guest_ip;
   if (!sandbox.host_ip.empty()) out["host_ip"] = sandbox.host_ip;
+  if (!sandbox.error.reason.empty()) {
+    out["error"] = boost::json::object{{"reason", sandbox.error.reason}, {"message", sandbox.error.message}};
+  }
   out["created_at"] = rfc3339(sandbox.created_at);
   if (sandbox.started_at != model::Time()) out["started_at"] = rfc3339(sandbox.started_at);
   if (sandbox.last_active_at != model::Time()) out["last_active_at"] = rfc3339(sandbox.last_active_at);

@@ -28,6 +28,11 @@ Outcome outcome_of(const Sandbox& row, Status status) {
   return outcome;
 }
 
+bool is_destroyed(const Sandbox& row) {
+  return row.status == Status::kStopped && row.transition == Transition::kNone &&
+         row.end_reason == model::EndReason::kDestroyed;
+}
+
 Outcome running_outcome(const Sandbox& row, const std::string& host_ip) {
   Outcome outcome = outcome_of(row, Status::kRunning);
   outcome.host_ip = host_ip;
@@ -38,34 +43,32 @@ Outcome running_outcome(const Sandbox& row, const std::string& host_ip) {
 
 }  // namespace
 
-struct SandboxService::Detached {
-  explicit Detached(asio::any_io_executor executor) : changed(std::move(executor)) {}
-  async::Condition changed;
-  std::optional<Result<Sandbox>> result;
-};
-
 SandboxService::SandboxService(asio::any_io_executor executor, store::Store* store, AgentClient* agent)
-    : executor_(executor), store_(store), agent_(agent), changed_(executor), transitions_(executor) {}
+    : executor_(executor),
+      store_(store),
+      agent_(agent),
+      transitions_(executor),
+      waiting_(kMaxWaitingDestroys, kMaxTeamWaitingDestroys, "sandboxes to be destroyed"),
+      destroying_(executor) {}
 
-Task<Sandbox> SandboxService::detach(std::string id, Work work) {
-  if (transitions_.size() >= kMaxTransitions) {
-    co_return fail(Code::kUnavailable, "too many sandboxes are changing state; try again soon");
-  }
-  auto detached = std::make_shared<Detached>(executor_);
-  in_flight_.insert(id);
-  transitions_.spawn("transition of " + id, run_detached(id, std::move(work), detached));
-  while (!detached->result) CO_TRY(co_await detached->changed.wait());
-  co_return *detached->result;
+Task<> SandboxService::sync() {
+  if (sync_) co_return co_await sync_();
+  co_return Result<>{};
 }
 
-Task<> SandboxService::run_detached(std::string id, Work work, std::shared_ptr<Detached> detached) {
-  auto result = co_await std::move(work);
-  if (!result) log::debug("transition of {}: {}", id, result.error().to_string());
-  detached->result.emplace(std::move(result));
-  in_flight_.erase(in_flight_.find(id));
-  detached->changed.notify_all();
-  changed_.notify_all();
-  co_return Result<>{};
+Task<Sandbox> SandboxService::change(std::string team_id, std::string id, Transition transition,
+                                     Transitions::Act act) {
+  auto asked = std::make_shared<bool>(false);
+  auto note_and_act = [asked, act = std::move(act)](Sandbox row) {
+    *asked = true;
+    return act(std::move(row));
+  };
+  auto begun = store_->begin_transition(team_id, id, transition, wall_clock());
+  auto changed =
+      co_await transitions_.run(std::move(team_id), std::move(id), std::move(begun), std::move(note_and_act));
+  // The agent knows better: the sandbox may have paused itself, or be gone.
+  if (!changed && *asked) co_await sync();
+  co_return changed;
 }
 
 Task<Sandbox> SandboxService::finish(Sandbox row, Outcome outcome) {
@@ -87,6 +90,7 @@ Task<Sandbox> SandboxService::finish(Sandbox row, Outcome outcome) {
 Task<> SandboxService::revert(Sandbox row, Status status) {
   Outcome outcome = outcome_of(row, status);
   outcome.end_reason = row.end_reason;
+  if (status == Status::kError) outcome.error = row.error;
   auto reverted = co_await finish(row, outcome);
   if (!reverted) log::warn("cannot revert the row of {}: {}", row.id, reverted.error().to_string());
   co_return Result<>{};
@@ -107,12 +111,17 @@ Task<Sandbox> SandboxService::create(std::string team_id, CreateRequest request)
   row.access_token = to_hex(random);
   row.transition = Transition::kCreating;
   row.created_at = row.last_updated = row.transition_at = wall_clock();
-  std::string id = row.id;
-  co_return co_await detach(std::move(id), do_create(std::move(row)));
+  std::string team = row.team_id, id = row.id;
+  co_return co_await transitions_.run(std::move(team), std::move(id), insert(std::move(row)),
+                                      [this](Sandbox inserted) { return do_create(std::move(inserted)); });
+}
+
+Task<Sandbox> SandboxService::insert(Sandbox row) {
+  CO_TRY(co_await store_->insert_sandbox(row));
+  co_return row;
 }
 
 Task<Sandbox> SandboxService::do_create(Sandbox row) {
-  CO_TRY(co_await store_->insert_sandbox(row));
   rpc::CreateSandboxRequest request;
   request.set_sandbox_id(row.id);
   request.set_template_(row.template_name);
@@ -121,6 +130,7 @@ Task<Sandbox> SandboxService::do_create(Sandbox row) {
   request.set_timeout_sec(static_cast<std::int32_t>(row.timeout_sec));
   request.set_access_token(row.access_token);
   auto response = co_await agent_->create(std::move(request));
+  if (!response && co_await async::is_cancelled()) co_return fail(std::move(response).error());
   if (!response) co_return co_await fail_create(std::move(row), std::move(response).error());
   Outcome outcome = running_outcome(row, response->host_ip());
   outcome.started_at = outcome.last_active_at;
@@ -161,79 +171,105 @@ Task<std::vector<Sandbox>> SandboxService::list(std::string team_id, std::option
 }
 
 Task<Sandbox> SandboxService::pause(std::string team_id, std::string id) {
-  return detach(id, do_pause(std::move(team_id), id));
+  return change(std::move(team_id), std::move(id), Transition::kPausing,
+                [this](Sandbox row) { return do_pause(std::move(row)); });
 }
 
-Task<Sandbox> SandboxService::do_pause(std::string team_id, std::string id) {
-  Sandbox row = CO_TRY(co_await store_->begin_transition(team_id, id, Transition::kPausing, wall_clock()));
-  auto paused = co_await agent_->pause(id);
+Task<Sandbox> SandboxService::do_pause(Sandbox row) {
+  auto paused = co_await agent_->pause(row.id);
   if (paused) co_return co_await finish(row, outcome_of(row, Status::kPaused));
+  if (co_await async::is_cancelled()) co_return fail(std::move(paused).error());
   co_await revert(row, Status::kRunning);
-  // The agent knows better: the sandbox may have paused itself, or be gone.
-  if (sync_) co_await sync_();
   co_return fail(std::move(paused).error());
 }
 
 Task<Sandbox> SandboxService::resume(std::string team_id, std::string id) {
-  return detach(id, do_resume(std::move(team_id), id));
+  auto resumed = co_await try_resume(team_id, id);
+  if (resumed || resumed.error().code() == Code::kCanceled) co_return resumed;
+  if (resumed.error().reason() == "invalid_state") {
+    // A row that says running may just not have been told of an auto-pause.
+    const Result<> synced = co_await sync();
+    if (!synced && synced.error().code() == Code::kCanceled) co_return fail(synced.error());
+    co_return co_await try_resume(std::move(team_id), std::move(id));
+  }
+  // What the host was said to keep in error may have been found running.
+  auto row = co_await store_->get_sandbox(std::move(team_id), std::move(id));
+  if (row && row->status == Status::kRunning && row->transition == Transition::kNone) co_return row;
+  co_return resumed;
 }
 
-Task<Sandbox> SandboxService::begin_resume(std::string team_id, std::string id) {
-  auto begun = co_await store_->begin_transition(team_id, id, Transition::kResuming, wall_clock());
-  if (begun || begun.error().reason() != "invalid_state" || !sync_) co_return begun;
-  // A row that says running may just not have been told of an auto-pause.
-  co_await sync_();
-  co_return co_await store_->begin_transition(team_id, id, Transition::kResuming, wall_clock());
+Task<Sandbox> SandboxService::try_resume(std::string team_id, std::string id) {
+  return change(std::move(team_id), std::move(id), Transition::kResuming,
+                [this](Sandbox row) { return do_resume(std::move(row)); });
 }
 
-Task<Sandbox> SandboxService::do_resume(std::string team_id, std::string id) {
-  Sandbox row = CO_TRY(co_await begin_resume(team_id, id));
-  auto resumed = co_await agent_->resume(id, static_cast<std::int32_t>(row.timeout_sec));
+Task<Sandbox> SandboxService::do_resume(Sandbox row) {
+  auto resumed = co_await agent_->resume(row.id, static_cast<std::int32_t>(row.timeout_sec));
   if (resumed) co_return co_await finish(row, running_outcome(row, resumed->host_ip()));
+  if (co_await async::is_cancelled()) co_return fail(std::move(resumed).error());
   if (resumed.error().reason() == "sandbox_lost") {
     row.end_reason = model::EndReason::kLost;
     co_await revert(row, Status::kStopped);
   } else {
-    co_await revert(row, Status::kPaused);
+    co_await revert(row, row.status);
   }
-  if (sync_) co_await sync_();
   co_return fail(std::move(resumed).error());
 }
 
 Task<> SandboxService::destroy(std::string team_id, std::string id) {
-  CO_TRY(co_await detach(id, do_destroy(std::move(team_id), id)));
+  const Sandbox row = CO_TRY(co_await store_->get_sandbox(team_id, id));
+  if (is_destroyed(row)) co_return Result<>{};
+  const auto known = destroys_.find(id);
+  auto pending = known == destroys_.end() ? nullptr : known->second;
+  if (pending == nullptr) {
+    auto place = CO_TRY(waiting_.take(team_id));
+    pending = std::make_shared<PendingRow>(executor_);
+    destroys_.emplace(id, pending);
+    destroying_.spawn("destroying " + id,
+                      destroy_in_turn(team_id, id, std::move(place), PendingRow::Promise(pending)));
+  }
+  CO_TRY(co_await pending->wait());
   co_return Result<>{};
 }
 
-Task<Sandbox> SandboxService::begin_destroy(std::string team_id, std::string id) {
+Task<> SandboxService::destroy_in_turn(std::string team_id, std::string id, TeamShares::Place,
+                                       PendingRow::Promise promise) {
+  auto destroyed = co_await destroy_when_free(std::move(team_id), id);
+  destroys_.erase(id);
+  promise.set(std::move(destroyed));
+  co_return Result<>{};
+}
+
+Task<Sandbox> SandboxService::destroy_when_free(std::string team_id, std::string id) {
   const auto give_up = std::chrono::steady_clock::now() + kDestroyWait;
   while (true) {
-    auto begun = co_await store_->begin_transition(team_id, id, Transition::kDestroying, wall_clock());
-    if (begun || begun.error().reason() != "busy") co_return begun;
+    Sandbox row = CO_TRY(co_await store_->get_sandbox(team_id, id));
+    if (is_destroyed(row)) co_return row;
+    if (row.transition == Transition::kNone) {
+      auto begun = store_->begin_transition(team_id, id, Transition::kDestroying, wall_clock());
+      auto destroyed = co_await transitions_.run(
+          team_id, id, std::move(begun), [this](Sandbox held) { return do_destroy(std::move(held)); });
+      if (destroyed || destroyed.error().reason() != "busy") co_return destroyed;
+    }
     if (std::chrono::steady_clock::now() > give_up) {
       co_return fail(Code::kUnavailable, "sandbox " + id + " is still changing state; try again");
     }
-    auto changed = co_await changed_.wait_for(kRetryPause);
-    if (!changed && changed.error().code() != Code::kDeadlineExceeded)
-      co_return fail(std::move(changed).error());
+    const auto turned = co_await transitions_.wait_turn(id, kTurnPoll);
+    if (!turned && turned.error().code() != Code::kDeadlineExceeded) co_return fail(turned.error());
   }
 }
 
-Task<Sandbox> SandboxService::do_destroy(std::string team_id, std::string id) {
-  Sandbox before = CO_TRY(co_await store_->get_sandbox(team_id, id));
-  const bool gone = before.status == Status::kStopped && before.transition == Transition::kNone &&
-                    before.end_reason == model::EndReason::kDestroyed;
-  if (gone) co_return before;
-  Sandbox row = CO_TRY(co_await begin_destroy(team_id, id));
-  auto destroyed = co_await agent_->destroy(id);
+Task<Sandbox> SandboxService::do_destroy(Sandbox row) {
+  auto destroyed = co_await agent_->destroy(row.id);
+  if (!destroyed && co_await async::is_cancelled()) co_return fail(std::move(destroyed).error());
   if (!destroyed && destroyed.error().code() != Code::kNotFound) {
     co_await revert(row, row.status);
     co_return fail(std::move(destroyed).error());
   }
-  activity_.erase(id);
+  activity_.erase(row.id);
   Outcome outcome = outcome_of(row, Status::kStopped);
   outcome.end_reason = model::EndReason::kDestroyed;
-  co_return co_await finish(row, outcome);
+  co_return co_await finish(std::move(row), std::move(outcome));
 }
 
 Task<std::optional<Sandbox>> SandboxService::find(std::string id) {
@@ -257,7 +293,7 @@ Task<> SandboxService::ping(std::string team_id, std::string id) {
   CO_TRY(co_await require_running(std::move(team_id), id));
   auto pinged = co_await agent_->ping(id);
   if (!pinged) {
-    if (sync_) co_await sync_();
+    co_await sync();
     if (pinged.error().code() == Code::kFailedPrecondition) {
       co_return fail(std::move(pinged).error().with_reason("invalid_state"));
     }
@@ -279,19 +315,30 @@ Task<> SandboxService::flush_activity() {
   co_return Result<>{};
 }
 
-Task<> SandboxService::renew_leases() {
-  if (in_flight_.empty()) co_return Result<>{};
-  std::vector<std::string> ids(in_flight_.begin(), in_flight_.end());
-  co_return co_await store_->renew_transitions(std::move(ids), wall_clock());
+Task<> SandboxService::heartbeat() {
+  auto leases = transitions_.leases();
+  if (!leases.empty()) CO_TRY(co_await store_->renew_transitions(std::move(leases), wall_clock()));
+  co_return co_await flush_activity();
+}
+
+Task<> SandboxService::keep_alive() {
+  while (true) {
+    const Result<> beat = co_await heartbeat();
+    if (!beat && beat.error().code() != Code::kCanceled) {
+      log::warn("cannot write leases and activity: {}", beat.error().to_string());
+    }
+    CO_TRY(co_await async::sleep_for(kHeartbeatPeriod));
+  }
 }
 
 asio::awaitable<void> SandboxService::stop() {
-  const auto give_up = std::chrono::steady_clock::now() + kShutdownGrace;
-  while (!in_flight_.empty() && std::chrono::steady_clock::now() < give_up) {
-    auto changed = co_await changed_.wait_for(kRetryPause);
-    if (!changed && changed.error().code() != Code::kDeadlineExceeded) break;
+  // A DELETE that still waits for its turn has begun nothing.
+  co_await destroying_.cancel_and_join();
+  co_await transitions_.stop(kShutdownGrace);
+  const auto give_up = std::chrono::steady_clock::now() + kLastFlushTime;
+  while (!co_await flush_activity() && std::chrono::steady_clock::now() < give_up) {
+    if (!co_await async::sleep_for(kRetryPause)) break;
   }
-  co_await transitions_.cancel_and_join();
 }
 
 }  // namespace wrenn::control

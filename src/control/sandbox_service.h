@@ -2,11 +2,11 @@
 
 #include <functional>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "control/agent_client.h"
+#include "control/transitions.h"
 #include "store/store.h"
 
 namespace wrenn::control {
@@ -26,7 +26,7 @@ class SandboxService {
  public:
   SandboxService(asio::any_io_executor executor, store::Store* store, AgentClient* agent);
 
-  // Brings rows and host together at once; set by the reconciler.
+  // Brings rows and host together soon; set by the reconciler.
   void on_sync(std::function<Task<>()> sync) { sync_ = std::move(sync); }
 
   Task<store::Sandbox> create(std::string team_id, CreateRequest request);
@@ -35,7 +35,7 @@ class SandboxService {
                                          std::size_t limit);
   Task<store::Sandbox> pause(std::string team_id, std::string id);
   Task<store::Sandbox> resume(std::string team_id, std::string id);
-  // Waits for another transition to end first.
+  // Waits for another transition to end first. All who ask for the same sandbox share one wait.
   Task<> destroy(std::string team_id, std::string id);
   Task<> ping(std::string team_id, std::string id);
   // Of any team; for traffic. Nullopt when there is none.
@@ -43,27 +43,34 @@ class SandboxService {
   // The row, or kFailedPrecondition "invalid_state" when it is not running.
   Task<store::Sandbox> require_running(std::string team_id, std::string id);
 
-  // Activity is shown at once and written with the next flush.
+  // Activity is shown at once and written with the next heartbeat.
   void note_activity(const std::string& id);
-  Task<> flush_activity();
-  // Signs of life for this process's transitions.
-  Task<> renew_leases();
-  // Lets transitions end for kShutdownGrace, then cancels them; the next start resolves their rows.
+  // Until cancelled: every kHeartbeatPeriod, signs of life for this process's transitions, and activity.
+  // Apart from reconcile passes, which may last longer than a lease.
+  Task<> keep_alive();
+  // The reconciler has changed what rows it could.
+  void reconciled() { transitions_.passed(); }
+  // Refuses new transitions, lets those that run end for kShutdownGrace, then cancels them, which leaves
+  // their rows for the next start to resolve; writes activity. Nobody may call anything else meanwhile.
   asio::awaitable<void> stop();
 
  private:
-  struct Detached;
-  using Work = Task<store::Sandbox>;
-
-  Task<store::Sandbox> detach(std::string id, Work work);
-  Task<> run_detached(std::string id, Work work, std::shared_ptr<Detached> detached);
+  Task<> heartbeat();
+  Task<> flush_activity();
+  Task<> sync();
+  // Runs one transition; when the agent refuses, rows and host are brought together before the answer.
+  Task<store::Sandbox> change(std::string team_id, std::string id, model::Transition transition,
+                              Transitions::Act act);
+  Task<store::Sandbox> insert(store::Sandbox row);
   Task<store::Sandbox> do_create(store::Sandbox row);
   Task<store::Sandbox> fail_create(store::Sandbox row, Error error);
-  Task<store::Sandbox> do_pause(std::string team_id, std::string id);
-  Task<store::Sandbox> do_resume(std::string team_id, std::string id);
-  Task<store::Sandbox> begin_resume(std::string team_id, std::string id);
-  Task<store::Sandbox> do_destroy(std::string team_id, std::string id);
-  Task<store::Sandbox> begin_destroy(std::string team_id, std::string id);
+  Task<store::Sandbox> do_pause(store::Sandbox row);
+  Task<store::Sandbox> try_resume(std::string team_id, std::string id);
+  Task<store::Sandbox> do_resume(store::Sandbox row);
+  Task<> destroy_in_turn(std::string team_id, std::string id, TeamShares::Place place,
+                         PendingRow::Promise promise);
+  Task<store::Sandbox> destroy_when_free(std::string team_id, std::string id);
+  Task<store::Sandbox> do_destroy(store::Sandbox row);
   // Ends the transition of `row`, trying again while the database is away, and answers the new row.
   Task<store::Sandbox> finish(store::Sandbox row, store::Outcome outcome);
   Task<> revert(store::Sandbox row, model::Status status);
@@ -73,10 +80,11 @@ class SandboxService {
   store::Store* store_;
   AgentClient* agent_;
   std::function<Task<>()> sync_;
-  async::Condition changed_;
-  std::multiset<std::string> in_flight_;
   std::map<std::string, model::Time> activity_;
-  async::Nursery transitions_;
+  Transitions transitions_;
+  TeamShares waiting_;
+  std::map<std::string, std::shared_ptr<PendingRow>> destroys_;  // by id
+  async::Nursery destroying_;
 };
 
 }  // namespace wrenn::control

@@ -19,7 +19,8 @@ class Pass {
       decide(row);
     }
     for (const HostView& view : input_.host) {
-      if (!known_.contains(view.id)) sweep_later(view.id);
+      // What a host keeps in error without a row is for its operator to judge.
+      if (!known_.contains(view.id) && view.status != HostStatus::kError) sweep_later(view.id);
     }
     std::erase_if(memory_->unwanted_since,
                   [&](const auto& entry) { return !unwanted_.contains(entry.first); });
@@ -33,7 +34,7 @@ class Pass {
     const bool creating = row.transition == Transition::kCreating ||
                           (row.transition == Transition::kNone && row.status == Status::kPending);
     if (row.transition != Transition::kNone || creating) {
-      if (input_.now - row.transition_at > kTransitionLease) resolve_stale(row, view, creating);
+      if (input_.rows_at - row.transition_at > kTransitionLease) resolve_stale(row, view, creating);
       return;
     }
     switch (row.status) {
@@ -43,8 +44,9 @@ class Pass {
         return decide_running(row, view);
       case Status::kPaused:
         return decide_paused(row, view);
-      case Status::kStopped:
       case Status::kError:
+        return row.error.reason.empty() ? decide_ended(row, view) : decide_error(row, view);
+      case Status::kStopped:
         return decide_ended(row, view);
     }
   }
@@ -66,8 +68,11 @@ class Pass {
 
   void decide_running(const RowView& row, const HostView* view) {
     if (view == nullptr) {
-      auto_paused_.contains(row.id) ? change(row, Status::kPaused)
-                                    : change(row, Status::kStopped, EndReason::kLost);
+      if (auto_paused_.contains(row.id)) {
+        change(row, Status::kPaused);
+      } else {
+        change(row, Status::kStopped, EndReason::kLost);
+      }
       return;
     }
     if (view->last_active_at > row.last_active_at) {
@@ -90,6 +95,16 @@ class Pass {
       return;
     }
     if (auto_paused_.contains(row.id)) return acknowledge(row.id);
+    decide_absent(row);
+  }
+
+  void decide_error(const RowView& row, const HostView* view) {
+    if (view == nullptr) return decide_absent(row);
+    if (view->status != HostStatus::kError || view->error != row.error) follow(row, *view);
+  }
+
+  // Neither runs, so there is time to see whether the host shows it again.
+  void decide_absent(const RowView& row) {
     absent_.insert(row.id);
     const Time since = memory_->absent_since.try_emplace(row.id, input_.now).first->second;
     if (input_.now - since >= kPausedAbsentGrace) change(row, Status::kStopped, EndReason::kLost);
@@ -97,7 +112,9 @@ class Pass {
 
   void decide_ended(const RowView& row, const HostView* view) {
     if (view == nullptr) return acknowledge(row.id);
-    if (row.status == Status::kStopped && row.end_reason == EndReason::kLost) {
+    const bool lost = row.status == Status::kStopped && row.end_reason == EndReason::kLost;
+    const bool kept = view->status == HostStatus::kError && row.end_reason != EndReason::kDestroyed;
+    if (lost || kept) {
       follow(row, *view);
     } else {
       sweep_later(row.id);
@@ -106,14 +123,14 @@ class Pass {
 
   // The row takes the status the host shows, once that is a lasting one.
   void follow(const RowView& row, const HostView& view) {
-    if (view.status == HostStatus::kRunning) change(row, Status::kRunning, EndReason::kNone, view.host_ip);
+    if (view.status == HostStatus::kRunning) change(row, Status::kRunning).host_ip = view.host_ip;
     if (view.status == HostStatus::kPaused) change(row, Status::kPaused);
+    if (view.status == HostStatus::kError) change(row, Status::kError).error = view.error;
   }
 
-  void change(const RowView& row, Status status, EndReason reason = EndReason::kNone,
-              std::string host_ip = "") {
-    decision_.changes.push_back({row.id, row.version, status, reason, std::move(host_ip)});
+  RowChange& change(const RowView& row, Status status, EndReason reason = EndReason::kNone) {
     acknowledge(row.id);
+    return decision_.changes.emplace_back(row.id, row.version, status, reason);
   }
 
   void acknowledge(const std::string& id) {

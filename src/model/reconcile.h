@@ -23,6 +23,7 @@ struct RowView {
   std::int64_t version = 0;
   std::string host_ip;
   Time last_active_at;
+  HostError error;  // of kError; without a reason its creation failed and nothing is left of it
 };
 
 struct HostView {
@@ -30,6 +31,7 @@ struct HostView {
   HostStatus status = HostStatus::kRunning;
   std::string host_ip;
   Time last_active_at;
+  HostError error;  // with HostStatus::kError; then its reason is not empty
 };
 
 struct ReconcileInput {
@@ -37,6 +39,8 @@ struct ReconcileInput {
   std::vector<HostView> host;
   std::vector<std::string> auto_paused;
   Time now;
+  Time
+      rows_at;  // before the rows were read; leases are judged by it, however long the host took for its list
 };
 
 // A transition whose owner showed no life for this long is taken over.
@@ -58,6 +62,7 @@ struct RowChange {
   Status status = Status::kStopped;
   EndReason end_reason = EndReason::kNone;
   std::string host_ip;  // for kRunning
+  HostError error;      // for kError
 };
 
 struct Decision {
@@ -74,6 +79,8 @@ struct Decision {
   std::vector<std::string> acknowledge;
 };
 
+// What a host shows in HostStatus::kError is never called lost, and never destroyed unless its row says that
+// its owner destroyed it: the row follows, and its owner retries or destroys it.
 Decision reconcile(const ReconcileInput& input, ReconcileMemory* memory);
 
 }  // namespace wrenn::model

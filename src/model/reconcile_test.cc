@@ -22,12 +22,20 @@ RowView row(std::string id, Status status, Transition transition = Transition::k
   view.last_active_at = kNow - seconds(100);
   return view;
 }
-HostView vm(std::string id, HostStatus status) { return {std::move(id), status, "10.11.0.1", kNow}; }
+HostView vm(std::string id, HostStatus status) { return {std::move(id), status, "10.11.0.1", kNow, {}}; }
+HostView kept(std::string id, std::string reason = "vm_unreachable") {
+  return {std::move(id), HostStatus::kError, "", Time(), {std::move(reason), "its VM does not answer"}};
+}
+RowView error_row(std::string id, std::string reason = "vm_unreachable") {
+  RowView view = row(std::move(id), Status::kError);
+  view.error = {std::move(reason), "its VM does not answer"};
+  return view;
+}
 
 Decision decide(std::vector<RowView> rows, std::vector<HostView> host,
                 std::vector<std::string> auto_paused = {}) {
   ReconcileMemory memory;
-  return reconcile({std::move(rows), std::move(host), std::move(auto_paused), kNow}, &memory);
+  return reconcile({std::move(rows), std::move(host), std::move(auto_paused), kNow, kNow}, &memory);
 }
 
 TEST(Reconcile, AbsentRunningIsStoppedUnlessAutoPaused) {
@@ -77,7 +85,7 @@ TEST(Reconcile, ResolvesAbandonedTransitionsFromTheHost) {
 
 TEST(Reconcile, SweepsOnlyAfterTheGraceAndForgetsWhatWentAway) {
   ReconcileMemory memory;
-  ReconcileInput input{{}, {vm("x", HostStatus::kRunning)}, {}, kNow};
+  ReconcileInput input{{}, {vm("x", HostStatus::kRunning)}, {}, kNow, kNow};
   EXPECT_TRUE(reconcile(input, &memory).destroys.empty());
   input.now = kNow + seconds(59);
   EXPECT_TRUE(reconcile(input, &memory).destroys.empty());
@@ -92,7 +100,7 @@ TEST(Reconcile, SweepsOnlyAfterTheGraceAndForgetsWhatWentAway) {
 
 TEST(Reconcile, APausedSandboxIsLostOnlyAfterAGraceAndComesBack) {
   ReconcileMemory memory;
-  ReconcileInput input{{row("a", Status::kPaused)}, {}, {}, kNow};
+  ReconcileInput input{{row("a", Status::kPaused)}, {}, {}, kNow, kNow};
   EXPECT_TRUE(reconcile(input, &memory).changes.empty());
   input.now += kPausedAbsentGrace;
   ASSERT_EQ(reconcile(input, &memory).changes.size(), 1U);
@@ -101,6 +109,69 @@ TEST(Reconcile, APausedSandboxIsLostOnlyAfterAGraceAndComesBack) {
   auto back = decide({lost}, {vm("a", HostStatus::kPaused)});
   ASSERT_EQ(back.changes.size(), 1U);
   EXPECT_EQ(back.changes[0].status, Status::kPaused);
+}
+
+TEST(Reconcile, AHostThatTakesLongForItsListMakesNoTransitionLookAbandoned) {
+  ReconcileMemory memory;
+  const RowView live = row("a", Status::kRunning, Transition::kPausing, kNow - seconds(5));
+  const ReconcileInput input{{live}, {vm("a", HostStatus::kPaused)}, {}, kNow + kTransitionLease, kNow};
+  EXPECT_TRUE(reconcile(input, &memory).changes.empty());
+}
+
+TEST(Reconcile, ARowFollowsWhatItsHostKeepsInErrorAndBack) {
+  RowView lost = row("a", Status::kStopped);
+  lost.end_reason = EndReason::kLost;
+  const Time old = kNow - seconds(21);
+  for (const RowView& before :
+       {row("a", Status::kRunning), row("a", Status::kPaused), row("a", Status::kMissing), lost,
+        row("a", Status::kError), error_row("a", "journal_unreadable"),
+        row("a", Status::kPending, Transition::kCreating, old),
+        row("a", Status::kPaused, Transition::kResuming, old)}) {
+    SCOPED_TRACE(status_name(before.status));
+    const auto decision = decide({before}, {kept("a")});
+    ASSERT_EQ(decision.changes.size(), 1U);
+    EXPECT_EQ(decision.changes[0].status, Status::kError);
+    EXPECT_EQ(decision.changes[0].error.reason, "vm_unreachable");
+  }
+  EXPECT_TRUE(decide({error_row("a")}, {kept("a")}).changes.empty());
+  EXPECT_EQ(decide({error_row("a")}, {vm("a", HostStatus::kRunning)}).changes.at(0).status, Status::kRunning);
+  EXPECT_EQ(decide({error_row("a")}, {vm("a", HostStatus::kPaused)}).changes.at(0).status, Status::kPaused);
+  EXPECT_TRUE(decide({error_row("a")}, {vm("a", HostStatus::kResuming)}).changes.empty());
+  EXPECT_TRUE(decide({error_row("a")}, {}).changes.empty()) << "absent for a moment";
+}
+
+// Every row there can be, before a host that shows its sandbox in error for an hour.
+TEST(Reconcile, WhatAHostKeepsInErrorIsNeitherDestroyedNorLost) {
+  std::vector<std::vector<RowView>> cases{{}};
+  for (Status status : {Status::kPending, Status::kRunning, Status::kPaused, Status::kStopped, Status::kError,
+                        Status::kMissing}) {
+    for (Transition transition :
+         {Transition::kNone, Transition::kCreating, Transition::kPausing, Transition::kResuming}) {
+      for (EndReason reason : {EndReason::kNone, EndReason::kLost}) {
+        for (const char* error : {"", "vm_unreachable"}) {
+          RowView view = row("a", status, transition);
+          view.end_reason = reason;
+          view.error.reason = error;
+          cases.push_back({view});
+        }
+      }
+    }
+  }
+  for (const auto& rows : cases) {
+    ReconcileMemory memory;
+    for (Time now = kNow; now < kNow + seconds(3'600); now += seconds(5)) {
+      const auto decision = reconcile({rows, {kept("a")}, {}, now, now}, &memory);
+      EXPECT_TRUE(decision.destroys.empty());
+      for (const RowChange& each : decision.changes) EXPECT_EQ(each.status, Status::kError);
+    }
+  }
+  // Its owner's word counts.
+  RowView destroyed = row("a", Status::kStopped);
+  destroyed.end_reason = EndReason::kDestroyed;
+  ReconcileMemory memory;
+  reconcile({{destroyed}, {kept("a")}, {}, kNow, kNow}, &memory);
+  const Time later = kNow + kSweepGrace;
+  EXPECT_EQ(reconcile({{destroyed}, {kept("a")}, {}, later, later}, &memory).destroys.size(), 1U);
 }
 
 TEST(Reconcile, TellsActivityTheHostSaw) {
@@ -167,7 +238,8 @@ class Simulation {
   void start_on_random(Transition transition) {
     if (rows_.empty()) return;
     RowView& chosen = std::next(rows_.begin(), pick(static_cast<int>(rows_.size())))->second;
-    if (chosen.transition != Transition::kNone || !can_begin(chosen.status, transition)) return;
+    const bool kept = !chosen.error.reason.empty();
+    if (chosen.transition != Transition::kNone || !can_begin(chosen.status, transition, kept)) return;
     chosen.transition = transition;
     chosen.transition_at = now_;
     ++chosen.version;
@@ -200,7 +272,9 @@ class Simulation {
         it->second = HostStatus::kPaused;
         return true;
       case Transition::kResuming:
-        if (it == host_.end() || it->second != HostStatus::kPaused) return false;
+        if (it == host_.end()) return false;
+        if (it->second == HostStatus::kError) return retry(&it->second);
+        if (it->second != HostStatus::kPaused) return false;
         it->second = HostStatus::kRunning;
         auto_paused_.erase(operation.id);
         return true;
@@ -211,6 +285,13 @@ class Simulation {
     }
   }
 
+  // The host looks again at what it keeps in error.
+  bool retry(HostStatus* status) {
+    constexpr HostStatus kOutcomes[] = {HostStatus::kRunning, HostStatus::kPaused, HostStatus::kError};
+    *status = kOutcomes[pick(3)];
+    return *status == HostStatus::kRunning;
+  }
+
   void finish(const Operation& operation) {
     RowView& done = rows_[operation.id];
     if (done.transition != operation.transition) return;  // taken over
@@ -218,6 +299,7 @@ class Simulation {
     ++done.version;
     if (operation.ok) {
       done.status = status_after(operation.transition);
+      done.error = {};
       if (operation.transition == Transition::kDestroying) done.end_reason = EndReason::kDestroyed;
     } else if (operation.transition == Transition::kCreating) {
       done.status = Status::kError;
@@ -227,6 +309,7 @@ class Simulation {
   void host_event() {
     if (host_.empty()) return;
     auto it = std::next(host_.begin(), pick(static_cast<int>(host_.size())));
+    if (it->second == HostStatus::kError || pick(5) == 0) return restart_agent(it->first, &it->second);
     if (it->second != HostStatus::kRunning) return;
     if (pick(4) == 0) {
       host_.erase(it);
@@ -236,6 +319,21 @@ class Simulation {
     }
   }
 
+  // What it finds of a sandbox may be in error, and well again at the next restart.
+  void restart_agent(const std::string& id, HostStatus* status) {
+    if (*status == HostStatus::kError) {
+      *status = pick(2) == 0 ? HostStatus::kRunning : HostStatus::kPaused;
+    } else {
+      *status = HostStatus::kError;
+      auto_paused_.erase(id);
+    }
+  }
+
+  HostView view_of(const std::string& id, HostStatus status) const {
+    if (status == HostStatus::kError) return kept(id);
+    return {id, status, "ip", now_, {}};
+  }
+
   void reconcile_step() {
     for (Operation& operation : operations_) {  // live owners renew their lease
       RowView& owned = rows_[operation.id];
@@ -243,9 +341,10 @@ class Simulation {
     }
     if (phase_ == 0) {
       input_ = {};
+      input_.rows_at = now_;
       for (const auto& [id, each] : rows_) input_.rows.push_back(each);
     } else if (phase_ == 1) {
-      for (const auto& [id, status] : host_) input_.host.push_back({id, status, "ip", now_});
+      for (const auto& [id, status] : host_) input_.host.push_back(view_of(id, status));
       input_.auto_paused.assign(auto_paused_.begin(), auto_paused_.end());
       input_.now = now_;
     } else if (pick(6) != 0) {
@@ -267,6 +366,7 @@ class Simulation {
       }
       target.status = change.status;
       target.end_reason = change.end_reason;
+      target.error = change.error;
       target.transition = Transition::kNone;
       ++target.version;
     }
@@ -277,12 +377,18 @@ class Simulation {
         EXPECT_TRUE(it->second.status == Status::kError || it->second.end_reason == EndReason::kDestroyed)
             << destroy.id << " was swept while its row lives";
       }
+      const bool ordered = it != rows_.end() && (it->second.transition == Transition::kDestroying ||
+                                                 it->second.end_reason == EndReason::kDestroyed);
+      const auto shown = std::ranges::find(input_.host, destroy.id, &HostView::id);
+      EXPECT_TRUE(ordered || shown == input_.host.end() || shown->status != HostStatus::kError)
+          << destroy.id << " was kept in error and destroyed";
       host_.erase(destroy.id);
       auto_paused_.erase(destroy.id);
       if (destroy.version) {
         it->second.status = Status::kStopped;
         it->second.end_reason = EndReason::kDestroyed;
         it->second.transition = Transition::kNone;
+        it->second.error = {};
         ++it->second.version;
       }
     }
@@ -304,6 +410,7 @@ class Simulation {
       const std::optional<HostStatus> real = it == host_.end() ? std::nullopt : std::optional(it->second);
       EXPECT_EQ(each.status == Status::kRunning, real == HostStatus::kRunning) << id;
       EXPECT_EQ(each.status == Status::kPaused, real == HostStatus::kPaused) << id;
+      EXPECT_EQ(!each.error.reason.empty(), real == HostStatus::kError) << id;
     }
     EXPECT_TRUE(auto_paused_.empty());
   }

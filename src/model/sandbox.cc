@@ -71,7 +71,7 @@ std::optional<HostStatus> host_status_from_name(std::string_view name) {
   return value_of(kHostStatusNames, name);
 }
 
-bool can_begin(Status status, Transition transition) {
+bool can_begin(Status status, Transition transition, bool kept) {
   switch (transition) {
     case Transition::kNone:
       return false;
@@ -80,7 +80,7 @@ bool can_begin(Status status, Transition transition) {
     case Transition::kPausing:
       return status == Status::kRunning;
     case Transition::kResuming:
-      return status == Status::kPaused;
+      return status == Status::kPaused || (status == Status::kError && kept);
     case Transition::kDestroying:
       return true;
   }

@@ -36,8 +36,17 @@ enum class HostStatus : std::uint8_t { kStarting, kRunning, kPausing, kPaused, k
 std::string_view host_status_name(HostStatus status);
 std::optional<HostStatus> host_status_from_name(std::string_view name);
 
-// True when `transition` may begin on a sandbox in `status` that is in no other transition.
-bool can_begin(Status status, Transition transition);
+// What a host says of a sandbox in HostStatus::kError.
+struct HostError {
+  std::string reason;   // a stable word; empty: there is no error
+  std::string message;  // a sentence for the sandbox's owner
+  bool operator==(const HostError&) const = default;
+};
+
+// True when `transition` may begin on a sandbox in `status` that is in no other transition. Of those in
+// Status::kError, a resume may only try what a host keeps (`kept`: the row holds its HostError); of one whose
+// creation failed nothing is left.
+bool can_begin(Status status, Transition transition, bool kept = false);
 // The status when a transition succeeded.
 Status status_after(Transition transition);
 

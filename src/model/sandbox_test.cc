@@ -28,6 +28,9 @@ TEST(Transitions, OnlyFromTheRightStatus) {
   EXPECT_FALSE(can_begin(Status::kRunning, Transition::kResuming));
   EXPECT_FALSE(can_begin(Status::kStopped, Transition::kResuming));
   EXPECT_TRUE(can_begin(Status::kError, Transition::kDestroying));
+  EXPECT_FALSE(can_begin(Status::kError, Transition::kResuming)) << "nothing is left of a failed creation";
+  EXPECT_TRUE(can_begin(Status::kError, Transition::kResuming, true)) << "what a host keeps may be tried";
+  EXPECT_FALSE(can_begin(Status::kError, Transition::kPausing, true));
   EXPECT_EQ(status_after(Transition::kPausing), Status::kPaused);
   EXPECT_EQ(status_after(Transition::kResuming), Status::kRunning);
   EXPECT_EQ(status_after(Transition::kDestroying), Status::kStopped);

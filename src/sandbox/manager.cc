@@ -172,11 +172,15 @@ std::vector<std::string> Manager::auto_paused() const {
 }
 
 Task<> Manager::acknowledge_auto_paused(std::vector<std::string> ids) {
+  auto acknowledge = [](std::shared_ptr<Sandbox> sandbox) -> Task<> {
+    co_return co_await sandbox->acknowledge_auto_pause();
+  };
+  // Beside each other: each writes a journal through to the disk.
+  async::Nursery all(context_.executor);
   for (const auto& id : ids) {
-    const auto sandbox = find(id);
-    if (sandbox) CO_TRY(co_await (*sandbox)->acknowledge_auto_pause());
+    if (auto sandbox = find(id)) all.spawn("acknowledging " + id, acknowledge(*std::move(sandbox)));
   }
-  co_return Result<>{};
+  co_return co_await all.wait();
 }
 
 Task<> Manager::measure() {

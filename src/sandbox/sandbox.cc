@@ -108,6 +108,8 @@ bool Sandbox::idle(std::int64_t now_ms) const {
 }
 
 Task<> Sandbox::acknowledge_auto_pause() {
+  // Whoever has the turn resumes or destroys it, which ends the report too. If not, it is acknowledged again.
+  if (turn_.locked()) co_return Result<>{};
   const auto guard = CO_TRY(co_await turn_.lock());
   if (gone_ || !record_.auto_paused) co_return Result<>{};
   record_.auto_paused = false;

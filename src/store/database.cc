@@ -34,6 +34,12 @@ Error classify_sqlite(const soci::sqlite3_soci_error& error) {
   }
 }
 
+// The server has given the connection up, or only reads through it since it became a standby (25006), or its
+// transaction is not what this program thinks (25P02): a new connection may serve.
+bool is_useless(const std::string& state) {
+  return state.starts_with("08") || state.starts_with("57P") || state == "25006" || state == "25P02";
+}
+
 Error classify_postgres(const soci::postgresql_soci_error& error) {
   const std::string state = error.sqlstate();
   // 08: connection; 53: no resources; 57: shut down, cancelled by a timeout; 40: serialization, deadlock;
@@ -116,16 +122,18 @@ Error Database::classify(const std::exception& thrown, Session session) {
     if (!session) {
       return db_error(Code::kUnavailable, "cannot connect to the database", "db_unavailable");
     }
-    if (!session->is_connected()) {
+    const auto* error = dynamic_cast<const soci::postgresql_soci_error*>(&thrown);
+    if (!session->is_connected() || (error != nullptr && is_useless(error->sqlstate()))) {
+      // Not what(): that holds the statement's values.
+      log::warn("a connection to the database is given up: {}",
+                soci != nullptr ? soci->get_error_message() : "unknown error");
       std::vector<Session> stale;
       const std::lock_guard<std::mutex> lock(mutex_);
       stale.swap(idle_);
       return db_error(Code::kUnavailable, "the connection to the database broke", kBrokenReason);
     }
     give_back(std::move(session));
-    if (const auto* error = dynamic_cast<const soci::postgresql_soci_error*>(&thrown)) {
-      return classify_postgres(*error);
-    }
+    if (error != nullptr) return classify_postgres(*error);
   }
   return db_error(soci != nullptr && !session ? Code::kUnavailable : Code::kInternal,
                   soci != nullptr ? soci->get_error_message() : thrown.what(), "db_error");

@@ -28,11 +28,10 @@ class Database {
     if (!result && result.error().reason() == kBrokenReason) result = attempt(blocking, work);
     return hide_broken(std::move(result));
   }
-  // Writes are in one transaction, which is rolled back on an error.
+  // Writes are in one transaction, which is rolled back on an error. Those of one SQLite file must take
+  // turns.
   template <class Work>
   auto write(async::Blocking blocking, Work work) -> std::invoke_result_t<Work, soci::session&> {
-    std::unique_lock<std::mutex> one_writer(write_mutex_, std::defer_lock);
-    if (kind_ == Kind::kSqlite) one_writer.lock();
     return hide_broken(attempt(blocking, [&](soci::session& sql) { return in_transaction(sql, work); }));
   }
 
@@ -79,13 +78,12 @@ class Database {
   Session take(async::Blocking blocking);
   Session connect(async::Blocking blocking) const;
   void give_back(Session session);
-  // Keeps the connection if it still is one, else drops it and its idle siblings.
+  // Keeps the connection if it still is of use, else drops it and its idle siblings.
   Error classify(const std::exception& thrown, Session session);
 
   std::string url_;
   Kind kind_;
   std::mutex mutex_;
-  std::mutex write_mutex_;
   std::vector<Session> idle_;
 };
 

@@ -15,7 +15,7 @@ void SandboxColumns::bind(soci::statement& statement) {
        {&created_at, &started_at, &last_active_at, &last_updated, &auto_resume, &public_traffic}) {
     statement.exchange(soci::into(*number));
   }
-  statement.exchange(soci::into(access_token));
+  for (auto* text : {&access_token, &error_reason, &error_message}) statement.exchange(soci::into(*text));
 }
 
 Result<Sandbox> SandboxColumns::to_sandbox() const {
@@ -47,6 +47,7 @@ Result<Sandbox> SandboxColumns::to_sandbox() const {
   sandbox.auto_resume = auto_resume != 0;
   sandbox.public_traffic = public_traffic != 0;
   sandbox.access_token = access_token;
+  sandbox.error = {error_reason, error_message};
   return sandbox;
 }
 
@@ -62,25 +63,40 @@ void insert_sandbox_row(soci::session& sql, const Sandbox& sandbox) {
   const long long public_traffic = sandbox.public_traffic ? 1 : 0;
   sql << std::string("INSERT INTO sandboxes (") + kSandboxColumns +
              ") VALUES (:c1, :c2, :c3, :c4, :c5, :c6, :c7, :c8, :c9, :c10, :c11, :c12, :c13, :c14, :c15, "
-             ":c16, :c17, :c18, :c19, :c20, :c21)",
+             ":c16, :c17, :c18, :c19, :c20, :c21, :c22, :c23)",
       soci::use(sandbox.id), soci::use(sandbox.team_id), soci::use(sandbox.host_id),
       soci::use(sandbox.template_name), soci::use(status), soci::use(transition), soci::use(transition_at),
       soci::use(end_reason), soci::use(version), soci::use(vcpus), soci::use(memory), soci::use(timeout),
       soci::use(sandbox.guest_ip), soci::use(sandbox.host_ip), soci::use(created), soci::use(started),
       soci::use(active), soci::use(updated), soci::use(auto_resume), soci::use(public_traffic),
-      soci::use(sandbox.access_token);
+      soci::use(sandbox.access_token), soci::use(sandbox.error.reason), soci::use(sandbox.error.message);
 }
 
-model::RowView to_view(const Sandbox& sandbox) {
+void ViewColumns::bind(soci::statement& statement) {
+  for (auto* text : {&id, &status, &transition}) statement.exchange(soci::into(*text));
+  statement.exchange(soci::into(transition_at));
+  statement.exchange(soci::into(end_reason));
+  statement.exchange(soci::into(version));
+  statement.exchange(soci::into(host_ip));
+  statement.exchange(soci::into(last_active_at));
+  for (auto* text : {&error_reason, &error_message}) statement.exchange(soci::into(*text));
+}
+
+std::optional<model::RowView> ViewColumns::to_view() const {
+  const auto known_status = model::status_from_name(status);
+  const auto known_transition = model::transition_from_name(transition);
+  const auto known_reason = model::end_reason_from_name(end_reason);
+  if (!known_status || !known_transition || !known_reason) return std::nullopt;
   model::RowView view;
-  view.id = sandbox.id;
-  view.status = sandbox.status;
-  view.transition = sandbox.transition;
-  view.transition_at = sandbox.transition_at;
-  view.end_reason = sandbox.end_reason;
-  view.version = sandbox.version;
-  view.host_ip = sandbox.host_ip;
-  view.last_active_at = sandbox.last_active_at;
+  view.id = id;
+  view.status = *known_status;
+  view.transition = *known_transition;
+  view.transition_at = from_ms(transition_at);
+  view.end_reason = *known_reason;
+  view.version = version;
+  view.host_ip = host_ip;
+  view.last_active_at = from_ms(last_active_at);
+  view.error = {error_reason, error_message};
   return view;
 }
 

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "store/database.h"
-#include "store/limits.h"
+#include "base/log.h"
 #include "store/rows.h"
+#include "store/state.h"
 
 namespace wrenn::store {
 namespace {
@@ -14,9 +14,10 @@ namespace {
 using soci::into;
 using soci::use;
 
-// Selects sandboxes; `filter` is what follows WHERE, `uses` its parameters in order.
+// Selects sandboxes; `filter` is what follows WHERE, `uses` its parameters in order. One that cannot be read
+// is an error in its place.
 template <class... Uses>
-Result<std::vector<Sandbox>> select_sandboxes(soci::session& sql, const std::string& filter,
+std::vector<Result<Sandbox>> select_sandboxes(soci::session& sql, const std::string& filter,
                                               const Uses&... uses) {
   soci::statement statement(sql);
   SandboxColumns columns;
@@ -26,27 +27,29 @@ Result<std::vector<Sandbox>> select_sandboxes(soci::session& sql, const std::str
   statement.prepare(std::string("SELECT ") + kSandboxColumns + " FROM sandboxes WHERE " + filter);
   statement.define_and_bind();
   statement.execute(false);
-  std::vector<Sandbox> rows;
-  while (rows.size() < kMaxRows && statement.fetch()) rows.push_back(TRY(columns.to_sandbox()));
+  std::vector<Result<Sandbox>> rows;
+  while (rows.size() < kMaxRows && statement.fetch()) rows.push_back(columns.to_sandbox());
   return rows;
 }
 
+Result<std::vector<Sandbox>> readable(std::vector<Result<Sandbox>> rows) {
+  std::vector<Sandbox> out;
+  out.reserve(rows.size());
+  for (Result<Sandbox>& row : rows) {
+    if (!row) log::warn("{}", row.error().message());
+    if (row) out.push_back(*std::move(row));
+  }
+  return out;
+}
+
 Result<Sandbox> select_one(soci::session& sql, const std::string& team_id, const std::string& id) {
-  auto rows = TRY(select_sandboxes(sql, "id = :id AND team_id = :team", id, team_id));
+  auto rows = select_sandboxes(sql, "id = :id AND team_id = :team", id, team_id);
   if (rows.empty()) return fail(Code::kNotFound, "no sandbox " + id);
   return std::move(rows.front());
 }
 
-// Executes a statement with positional parameters; answers the number of rows it changed.
-template <class... Uses>
-long long execute(soci::session& sql, const std::string& query, const Uses&... uses) {
-  soci::statement statement(sql);
-  (statement.exchange(use(uses)), ...);
-  statement.alloc();
-  statement.prepare(query);
-  statement.define_and_bind();
-  statement.execute(true);
-  return statement.get_affected_rows();
+bool can_begin(const Sandbox& row, model::Transition transition) {
+  return model::can_begin(row.status, transition, !row.error.reason.empty());
 }
 
 std::unexpected<Error> refuse(const Sandbox& row, model::Transition wanted) {
@@ -78,40 +81,10 @@ long long insert_team_row(soci::session& sql, const Team& team, bool ignore_exis
 
 }  // namespace
 
-struct Store::State {
-  State(std::string url, asio::thread_pool* workers) : database(std::move(url)), pool(workers) {}
-
-  template <class Work>
-  auto run(Work work) -> Task<typename std::invoke_result_t<Work, async::Blocking>::value_type> {
-    if (queued >= kMaxQueuedCalls) {
-      co_return fail(
-          Error(Code::kUnavailable, "too many database calls are waiting").with_reason("db_unavailable"));
-    }
-    ++queued;
-    auto result = co_await async::offload(*pool, std::move(work));
-    --queued;
-    co_return std::move(result);
-  }
-  template <class Work>
-  auto read(Work work) -> Task<typename std::invoke_result_t<Work, soci::session&>::value_type> {
-    return run(
-        [this, work = std::move(work)](async::Blocking blocking) { return database.read(blocking, work); });
-  }
-  template <class Work>
-  auto write(Work work) -> Task<typename std::invoke_result_t<Work, soci::session&>::value_type> {
-    return run(
-        [this, work = std::move(work)](async::Blocking blocking) { return database.write(blocking, work); });
-  }
-
-  Database database;
-  asio::thread_pool* pool;
-  std::size_t queued = 0;
-};
-
 Store::Store(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Store::~Store() = default;
 
-Result<std::unique_ptr<Store>> Store::open(std::string url, asio::thread_pool* pool) {
+Result<std::unique_ptr<Store>> Store::open(std::string url, async::Loop* loop) {
   constexpr std::string_view kSqlitePrefix = "sqlite://";
   if (url.starts_with(kSqlitePrefix)) url.erase(0, kSqlitePrefix.size());
   const bool postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
@@ -120,11 +93,11 @@ Result<std::unique_ptr<Store>> Store::open(std::string url, asio::thread_pool* p
     return fail(Code::kInvalidArgument,
                 "DATABASE_URL must be postgres://..., sqlite:///FILE or the path of an SQLite file");
   }
-  return std::unique_ptr<Store>(new Store(std::make_unique<State>(std::move(url), pool)));
+  return std::unique_ptr<Store>(new Store(std::make_unique<State>(std::move(url), loop)));
 }
 
 Task<int> Store::migrate() {
-  return state_->run(
+  return state_->with_writer(
       [this](async::Blocking blocking) { return store::migrate(blocking, &state_->database); });
 }
 
@@ -195,9 +168,9 @@ Task<Sandbox> Store::get_sandbox(std::string team_id, std::string id) {
 
 Task<std::optional<Sandbox>> Store::find_sandbox(std::string id) {
   return state_->read([id = std::move(id)](soci::session& sql) -> Result<std::optional<Sandbox>> {
-    auto rows = TRY(select_sandboxes(sql, "id = :id", id));
+    auto rows = select_sandboxes(sql, "id = :id", id);
     if (rows.empty()) return std::optional<Sandbox>{};
-    return std::optional<Sandbox>(std::move(rows.front()));
+    return std::optional<Sandbox>(TRY(std::move(rows.front())));
   });
 }
 
@@ -206,9 +179,9 @@ Task<std::vector<Sandbox>> Store::list_sandboxes(std::string team_id, std::optio
   return state_->read([team_id = std::move(team_id), status, limit](soci::session& sql) {
     const std::string order =
         " ORDER BY created_at DESC, id DESC LIMIT " + std::to_string(std::min(limit, kMaxRows));
-    if (!status) return select_sandboxes(sql, "team_id = :team" + order, team_id);
+    if (!status) return readable(select_sandboxes(sql, "team_id = :team" + order, team_id));
     const std::string name(model::status_name(*status));
-    return select_sandboxes(sql, "team_id = :team AND status = :status" + order, team_id, name);
+    return readable(select_sandboxes(sql, "team_id = :team AND status = :status" + order, team_id, name));
   });
 }
 
@@ -225,7 +198,7 @@ Task<Sandbox> Store::begin_transition(std::string team_id, std::string id, model
   return state_->write([team_id = std::move(team_id), id = std::move(id), transition,
                         now = to_ms(now)](soci::session& sql) -> Result<Sandbox> {
     Sandbox row = TRY(select_one(sql, team_id, id));
-    if (row.transition != model::Transition::kNone || !model::can_begin(row.status, transition)) {
+    if (row.transition != model::Transition::kNone || !can_begin(row, transition)) {
       return refuse(row, transition);
     }
     const std::string name(model::transition_name(transition));
@@ -255,73 +228,16 @@ Task<bool> Store::finish_transition(Outcome outcome, Time now) {
         sql,
         "UPDATE sandboxes SET status = :status, transition = '', end_reason = :reason, version = version + "
         "1, "
-        "last_updated = :now, "
+        "last_updated = :now, error_reason = :er, error_message = :em, "
         "guest_ip = CASE WHEN :g1 = '' THEN guest_ip ELSE :g2 END, "
         "host_ip = CASE WHEN :h1 = '' THEN host_ip ELSE :h2 END, "
         "started_at = CASE WHEN CAST(:s1 AS BIGINT) = 0 THEN started_at ELSE CAST(:s2 AS BIGINT) END, "
         "last_active_at = CASE WHEN CAST(:a1 AS BIGINT) > last_active_at THEN CAST(:a2 AS BIGINT) "
         "ELSE last_active_at END "
         "WHERE id = :id AND version = :version",
-        status, reason, now, outcome.guest_ip, outcome.guest_ip, outcome.host_ip, outcome.host_ip, started,
-        started, active, active, outcome.id, version);
+        status, reason, now, outcome.error.reason, outcome.error.message, outcome.guest_ip, outcome.guest_ip,
+        outcome.host_ip, outcome.host_ip, started, started, active, active, outcome.id, version);
     return changed > 0;
-  });
-}
-
-Task<> Store::renew_transitions(std::vector<std::string> ids, Time now) {
-  return state_->write([ids = std::move(ids), now = to_ms(now)](soci::session& sql) -> Result<> {
-    for (const std::string& id : ids) {
-      execute(sql, "UPDATE sandboxes SET transition_at = :now WHERE id = :id AND transition <> ''", now, id);
-    }
-    return {};
-  });
-}
-
-Task<> Store::touch_sandboxes(std::vector<std::pair<std::string, Time>> touches) {
-  return state_->write([touches = std::move(touches)](soci::session& sql) -> Result<> {
-    for (const auto& [id, time] : touches) {
-      const long long at = to_ms(time);
-      execute(sql, "UPDATE sandboxes SET last_active_at = :at WHERE id = :id AND last_active_at < :earlier",
-              at, id, at);
-    }
-    return {};
-  });
-}
-
-Task<std::vector<model::RowView>> Store::live_rows(std::string host_id) {
-  return state_->read(
-      [host_id = std::move(host_id)](soci::session& sql) -> Result<std::vector<model::RowView>> {
-        std::vector<model::RowView> views;
-        for (const Sandbox& row : TRY(select_sandboxes(sql,
-                                                       "host_id = :host AND (transition <> '' OR status IN "
-                                                       "('pending', 'running', 'paused', 'missing'))",
-                                                       host_id))) {
-          views.push_back(to_view(row));
-        }
-        return views;
-      });
-}
-
-Task<std::vector<model::RowView>> Store::ended_rows(std::vector<std::string> ids) {
-  return state_->read([ids = std::move(ids)](soci::session& sql) -> Result<std::vector<model::RowView>> {
-    std::vector<model::RowView> views;
-    for (const std::string& id : ids) {
-      for (const Sandbox& row : TRY(select_sandboxes(
-               sql, "id = :id AND transition = '' AND status IN ('stopped', 'error')", id))) {
-        views.push_back(to_view(row));
-      }
-    }
-    return views;
-  });
-}
-
-Task<bool> Store::is_live(std::string id) {
-  return state_->read([id = std::move(id)](soci::session& sql) -> Result<bool> {
-    long long count = 0;
-    sql << "SELECT COUNT(*) FROM sandboxes WHERE id = :id AND "
-           "(transition <> '' OR status NOT IN ('stopped', 'error'))",
-        into(count), use(id);
-    return count > 0;
   });
 }
 

@@ -59,6 +59,7 @@ struct Sandbox {
   bool auto_resume = false;    // traffic wakes it
   bool public_traffic = true;  // its ports take requests without the token
   std::string access_token;    // of its guest agent
+  model::HostError error;      // of kError
 };
 
 // The end of a transition. Empty addresses and zero times leave the row's.
@@ -71,6 +72,20 @@ struct Outcome {
   std::string host_ip;
   Time started_at;
   Time last_active_at;
+  model::HostError error;  // for kError
+};
+
+// A transition this process began.
+struct Lease {
+  std::string id;
+  std::int64_t version = 0;
+};
+
+// Rows as the reconciler sees them, and the ids of those that hold words this program does not know, as after
+// an upgrade: it leaves them alone, and what a host shows of them.
+struct Views {
+  std::vector<model::RowView> rows;
+  std::vector<std::string> unreadable;
 };
 
 class Store {
@@ -78,7 +93,7 @@ class Store {
   // `url`: "postgres://...", "postgresql://...", or the path of an SQLite file, made if missing, with or
   // without "sqlite://" before it. Does not
   // connect to PostgreSQL yet.
-  static Result<std::unique_ptr<Store>> open(std::string url, asio::thread_pool* pool);
+  static Result<std::unique_ptr<Store>> open(std::string url, async::Loop* loop);
   ~Store();
 
   // Brings the schema to this program's version, one migrator at a time; answers how many steps that took.
@@ -99,7 +114,7 @@ class Store {
   Task<Sandbox> get_sandbox(std::string team_id, std::string id);
   // Of any team; for traffic, which has no key. Nullopt when there is none.
   Task<std::optional<Sandbox>> find_sandbox(std::string id);
-  // Newest first; at most min(limit, kMaxRows). A status narrows the list.
+  // Newest first; at most min(limit, kMaxRows), without unreadable ones. A status narrows the list.
   Task<std::vector<Sandbox>> list_sandboxes(std::string team_id, std::optional<model::Status> status,
                                             std::size_t limit);
   Task<> delete_sandbox(std::string id, std::int64_t version);
@@ -109,15 +124,15 @@ class Store {
   Task<Sandbox> begin_transition(std::string team_id, std::string id, model::Transition transition, Time now);
   // False if the row moved on meanwhile.
   Task<bool> finish_transition(Outcome outcome, Time now);
-  // The owner's sign of life.
-  Task<> renew_transitions(std::vector<std::string> ids, Time now);
+  // The owner's sign of life; a row whose version moved on is somebody else's.
+  Task<> renew_transitions(std::vector<Lease> leases, Time now);
   // Later times only.
   Task<> touch_sandboxes(std::vector<std::pair<std::string, Time>> touches);
 
-  // Rows the reconciler must look at: all but ended ones.
-  Task<std::vector<model::RowView>> live_rows(std::string host_id);
+  // Rows the reconciler must look at: all but ended ones, however many.
+  Task<Views> live_rows(std::string host_id);
   // Ended rows among `ids`.
-  Task<std::vector<model::RowView>> ended_rows(std::vector<std::string> ids);
+  Task<Views> ended_rows(std::vector<std::string> ids);
   // Whether a row with this id has not ended: its VM must not be swept.
   Task<bool> is_live(std::string id);
 

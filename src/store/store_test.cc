@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "store/database.h"
+
 namespace wrenn::store {
 namespace {
 
@@ -82,7 +84,7 @@ class StoreTest : public testing::TestWithParam<Engine> {
       shared_postgres()->create(name);
       url_ = shared_postgres()->url(name);
     }
-    auto opened = Store::open(url_, &loop_.pool());
+    auto opened = Store::open(url_, &loop_);
     ASSERT_TRUE(opened) << opened.error().to_string();
     store_ = std::move(*opened);
     auto applied = wait(store_->migrate());
@@ -129,6 +131,14 @@ class StoreTest : public testing::TestWithParam<Engine> {
     outcome.last_active_at = at(1'700'000'000'123);
     EXPECT_EQ(wait(store_->finish_transition(outcome, at(2'000))), true);
     return *wait(store_->get_sandbox("team-1", id));
+  }
+
+  // Statements of somebody else.
+  void sql(const std::string& statement) { sql(url_, statement); }
+  static void sql(const std::string& url, const std::string& statement) {
+    soci::session session(url.starts_with("postgres") ? "postgresql" : "sqlite3",
+                          url.starts_with("postgres") ? url : "dbname=\"" + url + "\"");
+    session << statement;
   }
 
   async::Loop loop_{4};
@@ -224,15 +234,18 @@ TEST_P(StoreTest, ListsNewestFirstWithinTheLimit) {
 TEST_P(StoreTest, ReconcilerRowsAndTouches) {
   const Sandbox row = running("sb-1");
   ASSERT_TRUE(wait(store_->insert_sandbox(fresh("sb-2"))));
-  EXPECT_EQ(wait(store_->live_rows("default"))->size(), 2U);
-  EXPECT_TRUE(wait(store_->live_rows("elsewhere"))->empty());
+  EXPECT_EQ(wait(store_->live_rows("default"))->rows.size(), 2U);
+  EXPECT_TRUE(wait(store_->live_rows("elsewhere"))->rows.empty());
   EXPECT_TRUE(*wait(store_->is_live("sb-1")));
   EXPECT_FALSE(*wait(store_->is_live("sb-none")));
   const Time later = row.last_active_at + std::chrono::seconds(1);
   ASSERT_TRUE(wait(store_->touch_sandboxes({{"sb-1", later}, {"sb-1", row.last_active_at}})));
   EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-1"))->last_active_at, later);
-  ASSERT_TRUE(wait(store_->renew_transitions({"sb-1", "sb-2"}, at(77'000))));
+  ASSERT_TRUE(wait(store_->renew_transitions({{"sb-1", row.version}, {"sb-2", 1}}, at(77'000))));
   EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-2"))->transition_at, at(77'000));
+  ASSERT_TRUE(wait(store_->renew_transitions({{"sb-2", 2}}, at(88'000))));
+  EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-2"))->transition_at, at(77'000))
+      << "a transition of another version is somebody else's";
   Outcome lost;
   lost.id = "sb-1";
   lost.version = row.version;
@@ -240,10 +253,73 @@ TEST_P(StoreTest, ReconcilerRowsAndTouches) {
   ASSERT_EQ(wait(store_->finish_transition(lost, at(3'000))), true);
   EXPECT_FALSE(*wait(store_->is_live("sb-1")));
   auto ended = wait(store_->ended_rows({"sb-1", "sb-2", "sb-none"}));
-  ASSERT_EQ(ended->size(), 1U);
-  EXPECT_EQ((*ended)[0].end_reason, model::EndReason::kLost);
+  ASSERT_EQ(ended->rows.size(), 1U);
+  EXPECT_EQ(ended->rows[0].end_reason, model::EndReason::kLost);
   ASSERT_TRUE(wait(store_->delete_sandbox("sb-2", 1)));
   EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-2")).error().code(), Code::kNotFound);
+}
+
+TEST_P(StoreTest, ManyPausedRowsHideNoOther) {
+  sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500) "
+      "INSERT INTO sandboxes (id, team_id, template, status, vcpus, memory_mb, timeout_sec, created_at, "
+      "last_updated) SELECT 'sb-' || i, 'team-1', 'minimal', 'paused', 1, 512, 0, 1, 1 FROM n");
+  running("zz-last");
+  running("aa-first");
+  auto live = wait(store_->live_rows("default"));
+  ASSERT_TRUE(live) << live.error().to_string();
+  EXPECT_EQ(live->rows.size(), 10'502U);
+  std::set<std::string> ids;
+  for (const auto& row : live->rows) ids.insert(row.id);
+  EXPECT_EQ(ids.size(), 10'502U);
+  EXPECT_TRUE(ids.contains("zz-last") && ids.contains("aa-first"));
+}
+
+TEST_P(StoreTest, RowsOfANewerProgramAreLeftAlone) {
+  for (const char* id : {"sb-1", "sb-2", "sb-3"}) running(id);
+  sql("UPDATE sandboxes SET status = 'archived' WHERE id = 'sb-2'");
+  sql("UPDATE sandboxes SET status = 'stopped', end_reason = 'evicted' WHERE id = 'sb-3'");
+  auto live = wait(store_->live_rows("default"));
+  ASSERT_TRUE(live);
+  ASSERT_EQ(live->rows.size(), 1U);
+  EXPECT_EQ(live->rows[0].id, "sb-1");
+  EXPECT_EQ(live->unreadable, std::vector<std::string>{"sb-2"});
+  EXPECT_EQ(wait(store_->is_live("sb-2")), true) << "its VM must not be swept";
+  EXPECT_EQ(wait(store_->ended_rows({"sb-2", "sb-3"}))->unreadable, std::vector<std::string>{"sb-3"});
+  EXPECT_EQ(wait(store_->list_sandboxes("team-1", std::nullopt, 10))->size(), 1U);
+  EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-2")).error().code(), Code::kInternal);
+}
+
+TEST_P(StoreTest, WhatAHostKeepsInErrorLivesAndAFailedCreationDoesNot) {
+  Outcome kept;
+  kept.id = "sb-1";
+  kept.version = running("sb-1").version;
+  kept.status = model::Status::kError;
+  kept.error = {"journal_unreadable", "its journal cannot be read"};
+  ASSERT_EQ(wait(store_->finish_transition(kept, at(3'000))), true);
+  EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-1"))->error, kept.error);
+  ASSERT_TRUE(wait(store_->insert_sandbox(fresh("sb-2"))));
+  Outcome failed;
+  failed.id = "sb-2";
+  failed.version = 1;
+  failed.status = model::Status::kError;
+  ASSERT_EQ(wait(store_->finish_transition(failed, at(3'000))), true);
+
+  auto live = wait(store_->live_rows("default"));
+  ASSERT_EQ(live->rows.size(), 1U);
+  EXPECT_EQ(live->rows[0].error, kept.error);
+  EXPECT_EQ(wait(store_->is_live("sb-1")), true);
+  EXPECT_EQ(wait(store_->is_live("sb-2")), false);
+  EXPECT_EQ(wait(store_->ended_rows({"sb-1", "sb-2"}))->rows.size(), 1U);
+  auto dead = wait(store_->begin_transition("team-1", "sb-2", model::Transition::kResuming, at(4)));
+  EXPECT_EQ(dead.error().reason(), "invalid_state");
+  auto retry = wait(store_->begin_transition("team-1", "sb-1", model::Transition::kResuming, at(4)));
+  ASSERT_TRUE(retry) << retry.error().to_string();
+  Outcome well;
+  well.id = "sb-1";
+  well.version = retry->version;
+  well.status = model::Status::kRunning;
+  ASSERT_EQ(wait(store_->finish_transition(well, at(5'000))), true);
+  EXPECT_EQ(wait(store_->get_sandbox("team-1", "sb-1"))->error, model::HostError{});
 }
 
 TEST_P(StoreTest, TextFromOutsideStaysText) {
@@ -273,6 +349,35 @@ TEST_P(StoreTest, OneOfManyTransitionsWins) {
   EXPECT_EQ(losers, 19);
 }
 
+Task<> write_and_count(Store* store, int* ended) {
+  co_await store->touch_sandboxes({{"sb-1", at(9)}});
+  ++*ended;
+  co_return Result<>{};
+}
+Task<> read_beside_writes(Store* store, int* ended_before_the_read, soci::session* locked) {
+  async::Nursery writes(co_await asio::this_coro::executor);
+  int ended = 0;
+  for (int i = 0; i < 20; ++i) writes.spawn("write", write_and_count(store, &ended));
+  CO_TRY(co_await async::sleep_for(Milliseconds(50)));
+  const auto read = co_await store->get_sandbox("team-1", "sb-1");
+  *ended_before_the_read = ended;
+  *locked << "ROLLBACK";
+  co_await writes.join();
+  if (!read) co_return fail(read.error());
+  co_return Result<>{};
+}
+
+TEST_P(StoreTest, ReadsGoOnWhileSomebodyElseHoldsTheWriteLock) {
+  if (GetParam() != Engine::kSqlite) GTEST_SKIP() << "PostgreSQL has no such lock";
+  running("sb-1");
+  soci::session locked("sqlite3", "dbname=\"" + url_ + "\"");
+  locked << "BEGIN IMMEDIATE";
+  int ended = -1;
+  const auto result = loop_.run_plain(read_beside_writes(store_.get(), &ended, &locked));
+  EXPECT_TRUE(result) << result.error().to_string();
+  EXPECT_EQ(ended, 0) << "the read waited for the writes";
+}
+
 INSTANTIATE_TEST_SUITE_P(Sqlite, StoreTest, testing::Values(Engine::kSqlite));
 INSTANTIATE_TEST_SUITE_P(PostgresNeedsRoot, StoreTest, testing::Values(Engine::kPostgres));
 
@@ -295,12 +400,29 @@ TEST_P(StoreOutageTestNeedsRoot, AnOutageIsTypedAndPasses) {
   auto up = wait(store_->get_sandbox("team-1", "sb-1"));
   EXPECT_TRUE(up) << up.error().to_string();
 }
+
+TEST_P(StoreOutageTestNeedsRoot, AConnectionToAStandbyIsGivenUp) {
+  running("sb-1");
+  const std::string maintenance = shared_postgres()->url("postgres");
+  const std::string name =
+      url_.substr(url_.rfind('/', url_.find('?')) + 1, url_.find('?') - url_.rfind('/', url_.find('?')) - 1);
+  sql(maintenance, "ALTER DATABASE " + name + " SET default_transaction_read_only = on");
+  auto reopened = Store::open(url_, &loop_);
+  ASSERT_TRUE(reopened);
+  const auto refused = wait((*reopened)->touch_sandboxes({{"sb-1", at(9)}}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().reason(), "db_unavailable") << refused.error().to_string();
+  // The next primary is found by a new connection.
+  sql(maintenance, "ALTER DATABASE " + name + " SET default_transaction_read_only = off");
+  const auto again = wait((*reopened)->touch_sandboxes({{"sb-1", at(9)}}));
+  EXPECT_TRUE(again) << again.error().to_string();
+}
 INSTANTIATE_TEST_SUITE_P(Postgres, StoreOutageTestNeedsRoot, testing::Values(Engine::kPostgres));
 
 TEST(StoreOpen, RefusesOtherUrls) {
-  asio::thread_pool pool(1);
-  EXPECT_FALSE(Store::open("mysql://x", &pool));
-  EXPECT_FALSE(Store::open("", &pool));
+  async::Loop loop(1);
+  EXPECT_FALSE(Store::open("mysql://x", &loop));
+  EXPECT_FALSE(Store::open("", &loop));
 }
 
 }  // namespace
