@@ -1,4 +1,5 @@
 """A whole Wrenn: control plane and agent from builds/, own data folder and ports, shared kernel and images."""
+import contextlib
 import hashlib
 import os
 import secrets
@@ -197,12 +198,13 @@ class System:
         statements = (f"INSERT INTO teams (id, name, created_at) VALUES ('{name}', '{name}', 1)",
                       "INSERT INTO team_api_keys (id, team_id, name, key_hash, key_prefix, created_at) "
                       f"VALUES ('key-{name}', '{name}', 'test', '{digest}', '{key[:12]}', 1)")
-        if self.postgres is not None:
-            for statement in statements:
-                self.postgres.sql(statement)
-            return key
-        with sqlite3.connect(self.database, timeout=10) as database:
-            for statement in statements:
-                database.execute(statement)
-        database.close()
+        for statement in statements:
+            self.sql(statement)
         return key
+
+    def sql(self, statement):
+        """Runs one statement beside the control plane; answers SQLite's rows or what PostgreSQL prints."""
+        if self.postgres is not None:
+            return self.postgres.sql(statement)
+        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as database, database:
+            return database.execute(statement).fetchall()
