@@ -12,6 +12,11 @@ MAX_FILE_LINES = 600
 # The API is one document, which its readers' tools want in one file.
 LONGER_FILES = {"proto/openapi.yaml": 1500}
 MAX_FUNCTION_LINES = 70
+# System calls that may wait for a disk, a child process or a clock.
+WAIT = re.compile(r"\bthis_thread::sleep_(?:for|until)\b|\bfilesystem::(?:remove_all|copy)\b|(?<!\w)::(?:fsync|fdatasync|sync|"
+                  r"syncfs|msync|sync_file_range|copy_file_range|sendfile|posix_fallocate|waitpid|nanosleep|usleep|system)\b")
+# What runs inside QEMU and before the guest's first program.
+OUTSIDE_OF_LOOPS = re.compile(r"src/(?:vmm/qemu/preload|image/initramfs)/")
 # Where no event loop runs, or not yet.
 WITHOUT_LOOP = re.compile(r"_test\.cc$|^(?:fuzz|bench|tests|src/apps|src/cli)/")
 CODE = (".h", ".cc", ".py", ".sh", ".sql", ".cmake", ".proto", ".yaml", ".txt")
@@ -70,7 +75,8 @@ def line_of(text, index):
     return text.count("\n", 0, index) + 1
 
 
-def function_lengths(path, code, problems):
+def functions(code):
+    """The head of each function, and where its body begins and ends."""
     index, head = 0, 0
     stack = []
     while index < len(code):
@@ -87,11 +93,7 @@ def function_lengths(path, code, problems):
                 stack.append(index)
             else:
                 end = matching(code, index, "{", "}")
-                lines = line_of(code, end) - line_of(code, index) + 1
-                if lines > MAX_FUNCTION_LINES and "=" not in text.split("(")[0]:
-                    name = re.sub(r"\s+", " ", text).strip()[:60]
-                    problems.append(f"{path}:{line_of(code, index)}: {lines} lines in one function, "
-                                    f"at most {MAX_FUNCTION_LINES}: {name}")
+                yield text, index, end
                 index = end
             head = index + 1
         elif char == "}":
@@ -99,6 +101,24 @@ def function_lengths(path, code, problems):
                 stack.pop()
             head = index + 1
         index += 1
+
+
+def function_lengths(path, code, problems):
+    for text, start, end in functions(code):
+        lines = line_of(code, end) - line_of(code, start) + 1
+        if lines > MAX_FUNCTION_LINES and "=" not in text.split("(")[0]:
+            name = re.sub(r"\s+", " ", text).strip()[:60]
+            problems.append(f"{path}:{line_of(code, start)}: {lines} lines in one function, "
+                            f"at most {MAX_FUNCTION_LINES}: {name}")
+
+
+def waits(path, code, problems):
+    """A system call that may wait long stands in a function, or a lambda, that takes an async::Blocking."""
+    for text, start, end in functions(code):
+        for match in WAIT.finditer(code, start, end):
+            if not re.search(r"\bBlocking\b", text + code[start:match.start()]):
+                problems.append(f"{path}:{line_of(code, match.start())}: {match.group(0)} may wait long: "
+                                "take an async::Blocking and call this from async::offload")
 
 
 def split_parameters(text):
@@ -174,6 +194,8 @@ def check(path, problems):
         code = blank(text)
         function_lengths(path, code, problems)
         coroutines(path, code, problems)
+        if path.startswith("src/") and not WITHOUT_LOOP.search(path) and not OUTSIDE_OF_LOOPS.match(path):
+            waits(path, code, problems)
         if not WITHOUT_LOOP.search(path) and path != "src/async/blocking.h":
             for match in re.finditer(r"\bBlocking::without_loop\b|\bBlockingPass\b", code):
                 if not path.startswith("src/async/"):

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <type_traits>
+
 namespace wrenn::async {
 namespace {
 
@@ -181,6 +183,9 @@ TEST(Async, ChannelHoldsBackASenderUntilRead) {
   EXPECT_EQ(sum, 55);
   EXPECT_LE(most, 2U);
 }
+
+// Nobody makes one but offload(), and without_loop(), whose places scripts/lint.py knows.
+static_assert(!std::is_default_constructible_v<Blocking> && !std::is_aggregate_v<Blocking>);
 
 TEST(Async, OffloadRunsElsewhereAndResumesHere) {
   Loop loop(2);
