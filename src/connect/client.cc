@@ -219,6 +219,26 @@ Task<> Client::unary_raw(std::string procedure, const Message* request, Message*
       exchange(state_, std::move(procedure), request, response, std::move(options)), limit, std::move(what));
 }
 
+Task<std::unique_ptr<net::ClientResponse>> Client::open_unary_raw(std::string procedure,
+                                                                  const Message* request,
+                                                                  CallOptions options) {
+  std::string body = CO_TRY(serialize(*request, state_->encoding().codec));
+  net::RequestHead head = CO_TRY(state_->unary_head(std::move(procedure), options, &body));
+  head.headers.set("Accept-Encoding", "identity");
+  auto response = CO_TRY(co_await state_->http->send(state_->endpoint, std::move(head), std::move(body)));
+  const net::Headers& headers = response->head().headers;
+  if (response->head().status != 200) {
+    auto refused = co_await state_->unary_body(response.get(), std::move(options));
+    co_return fail(refused ? status_error(response->head().status) : std::move(refused).error());
+  }
+  const std::string_view type = headers.get("content-type");
+  if (unary_codec(type) != Codec::kProto) co_return fail(unexpected_content_type(type, true));
+  if (headers.has("content-encoding") && headers.get("content-encoding") != "identity") {
+    co_return fail(Code::kInternal, "the answer is compressed unasked");
+  }
+  co_return response;
+}
+
 Task<std::unique_ptr<ClientCall>> Client::stream(std::string procedure, CallOptions options) {
   const Encoding encoding = state_->encoding();
   net::RequestHead head{.method = "POST", .target = std::move(procedure), .headers = {}};

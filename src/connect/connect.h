@@ -199,11 +199,20 @@ class Client {
     CO_TRY(co_await unary_raw(std::move(procedure), &request, &response, std::move(options)));
     co_return response;
   }
+  // A unary call whose answer, a protobuf message, the caller reads for itself: for one that may be long.
+  // The options' timeout is told to the server and not enforced here.
+  template <class Req>
+  Task<std::unique_ptr<net::ClientResponse>> open_unary(std::string procedure, Req request,
+                                                        CallOptions options = {}) {
+    co_return co_await open_unary_raw(std::move(procedure), &request, std::move(options));
+  }
   // Opens a stream of any kind; for server streams: send once, finish_sending, receive until false.
   Task<std::unique_ptr<ClientCall>> stream(std::string procedure, CallOptions options = {});
 
  private:
   Task<> unary_raw(std::string procedure, const Message* request, Message* response, CallOptions options);
+  Task<std::unique_ptr<net::ClientResponse>> open_unary_raw(std::string procedure, const Message* request,
+                                                            CallOptions options);
   struct State;
   std::shared_ptr<State> state_;
 };
