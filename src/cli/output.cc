@@ -22,11 +22,40 @@ std::size_t display_width(std::string_view text) {
       text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
 }
 
-std::string without_control(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; },
-      ' ');
-  return text;
+// Length of the control character at `at`: 1 for C0 and DEL, 2 for C1 (U+0080 to U+009F in UTF-8), which
+// terminals obey as well; 0 if there is none.
+std::size_t control_length(std::string_view text, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(at) < 0x20 || byte(at) == 0x7f) return 1;
+  const bool c1 = byte(at) == 0xC2 && at + 1 < text.size() && byte(at + 1) >= 0x80 && byte(at + 1) < 0xA0;
+  return c1 ? 2 : 0;
+}
+
+// `kept` are control characters that stay.
+std::string without_control(std::string_view text, std::string_view kept = {}) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t length = kept.find(text[at]) == std::string_view::npos ? control_length(text, at) : 0;
+    out += length > 0 ? ' ' : text[at];
+    at += std::max<std::size_t>(length, 1);
+  }
+  return out;
+}
+
+// JSON with what it leaves as it is (DEL and C1) escaped too.
+std::string printable_json(const json::value& value) {
+  const std::string text = json::serialize(value);
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t length = control_length(text, at);
+    if (length > 0) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned char>(text[at + length - 1]));
+    } else {
+      out += text[at];
+    }
+    at += std::max<std::size_t>(length, 1);
+  }
+  return out;
 }
 
 void append_row(std::string* out, const Row& row, const std::vector<std::size_t>& widths) {
@@ -116,25 +145,27 @@ std::string size_text(std::uint64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
+std::string printable(std::string_view text) { return without_control(text, "\n\t"); }
+
 bool is_terminal(int fd) { return ::isatty(fd) == 1; }
 
 Result<> print(std::string_view text) {
-  return sys::write_all(async::Blocking::without_loop(), STDOUT_FILENO, text);
+  return sys::write_all(async::Blocking::without_loop(), STDOUT_FILENO, printable(text));
 }
 
 Result<> print_line(std::string_view text) { return print(std::string(text) + "\n"); }
 
 void note(std::string_view text) {
   // Nothing better to do about a closed standard error than to go on.
-  static_cast<void>(sys::write_all(async::Blocking::without_loop(), STDERR_FILENO, std::string(text) + "\n"));
+  static_cast<void>(sys::write_all(async::Blocking::without_loop(), STDERR_FILENO, printable(text) + "\n"));
 }
 
-Result<> print_json(const json::value& value) { return print_line(json::serialize(value)); }
+Result<> print_json(const json::value& value) { return print_line(printable_json(value)); }
 
 void report_error(const Error& error, bool as_json) {
   if (as_json) {
     const std::string code = error.reason().empty() ? std::string(code_name(error.code())) : error.reason();
-    note(json::serialize(json::value{{"error", {{"code", code}, {"message", error.message()}}}}));
+    note(printable_json({{"error", {{"code", code}, {"message", error.message()}}}}));
   } else {
     note("wrenn: " + error.message());
   }

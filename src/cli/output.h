@@ -35,10 +35,13 @@ std::string timeout_text(std::int64_t seconds);
 std::string size_text(std::uint64_t bytes);
 
 bool is_terminal(int fd);
+// Text as a terminal may get it: the service's words may be a guest's, so control characters other than line
+// feeds and tabs become spaces. All that follows prints so; only a command's own output goes out as it is.
+std::string printable(std::string_view text);
 // To standard output; an error of the write (closed pipe) is returned.
 Result<> print(std::string_view text);
 Result<> print_line(std::string_view text);
-// To standard error.
+// A line to standard error.
 void note(std::string_view text);
 // One JSON document on one line.
 Result<> print_json(const json::value& value);

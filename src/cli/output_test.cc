@@ -22,6 +22,14 @@ TEST(Output, ControlCharactersDoNotReachTheTerminal) {
   EXPECT_EQ(render_tsv({{"a\x1b[31m\tb\n", "c"}}), "a [31m b \tc\n");
 }
 
+TEST(Output, NeitherDoThoseOfMessages) {
+  EXPECT_EQ(printable("no \x1b]0;title\x07 file\r\n\tx\x7f"), "no  ]0;title  file \n\tx ");
+  EXPECT_EQ(printable("\xC2\x9B"
+                      "31mred \xC2\xA0 \xC3\xA9"),
+            " 31mred \xC2\xA0 \xC3\xA9")
+      << "C1 goes, letters stay";
+}
+
 TEST(Output, Ages) {
   EXPECT_EQ(age_of("2026-01-02T03:04:00Z", kNow), "5 s ago");
   EXPECT_EQ(age_of("2026-01-02T03:00:00.123456Z", kNow), "4 min ago");

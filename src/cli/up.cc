@@ -41,7 +41,8 @@ class Report {
  public:
   explicit Report(int fd) : fd_(fd < 0 ? STDOUT_FILENO : fd), owned_(fd) {}
   void line(const std::string& text) const {
-    if (fd_ >= 0) static_cast<void>(sys::write_all(async::Blocking::without_loop(), fd_, text + "\n"));
+    if (fd_ >= 0)
+      static_cast<void>(sys::write_all(async::Blocking::without_loop(), fd_, printable(text) + "\n"));
   }
   void ready() {
     if (!owned_.valid()) return;
