@@ -83,13 +83,24 @@ Task<> AgentClient::acknowledge_auto_paused(std::vector<std::string> sandbox_ids
   co_return Result<>{};
 }
 
-Task<rpc::ListDirResponse> AgentClient::list_dir(rpc::ListDirRequest request) {
-  connect::CallOptions options;
-  options.timeout = kAgentFilesDeadline;
-  auto response = co_await list_client_.unary<rpc::ListDirResponse>(procedure("ListDir"), std::move(request),
-                                                                    std::move(options));
-  if (!response) co_return fail(from_agent(std::move(response).error()));
-  co_return std::move(*response);
+template <class Req>
+Task<> AgentClient::read_list(std::string method, Req request, Milliseconds deadline, ListAnswer* into) {
+  const auto read = [](connect::Client* client, std::string path, Req asked, Milliseconds limit,
+                       ListAnswer* list) -> Task<> {
+    connect::CallOptions options;
+    options.timeout = limit;
+    const auto response =
+        CO_TRY(co_await client->open_unary(std::move(path), std::move(asked), std::move(options)));
+    co_return co_await list->read(response.get());
+  };
+  auto done = co_await async::with_timeout(
+      read(&client_, procedure(method), std::move(request), deadline, into), deadline, "the host agent");
+  if (!done) co_return fail(from_agent(std::move(done).error()));
+  co_return Result<>{};
+}
+
+Task<> AgentClient::list_dir(rpc::ListDirRequest request, ListAnswer* into) {
+  return read_list("ListDir", std::move(request), kAgentFilesDeadline, into);
 }
 
 Task<rpc::FileEntry> AgentClient::make_dir(std::string sandbox_id, std::string path) {
@@ -113,10 +124,10 @@ Task<rpc::StartBackgroundResponse> AgentClient::start_background(rpc::StartBackg
   return call<rpc::StartBackgroundResponse>("StartBackground", std::move(request), kAgentCallDeadline);
 }
 
-Task<rpc::ListProcessesResponse> AgentClient::list_processes(std::string sandbox_id) {
+Task<> AgentClient::list_processes(std::string sandbox_id, ListAnswer* into) {
   rpc::ListProcessesRequest request;
   request.set_sandbox_id(std::move(sandbox_id));
-  return call<rpc::ListProcessesResponse>("ListProcesses", std::move(request), kAgentCallDeadline);
+  return read_list("ListProcesses", std::move(request), kAgentCallDeadline, into);
 }
 
 Task<> AgentClient::kill_process(rpc::KillProcessRequest request) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "connect/connect.h"
+#include "control/list_answer.h"
 #include "hostagent/v1/hostagent.pb.h"
 
 namespace wrenn::control {
@@ -23,12 +24,13 @@ class AgentClient {
   Task<hostagent::v1::ListSandboxesResponse> list();
   Task<> acknowledge_auto_paused(std::vector<std::string> sandbox_ids);
 
-  Task<hostagent::v1::ListDirResponse> list_dir(hostagent::v1::ListDirRequest request);
+  // Lists that a guest has a hand in stay as they come.
+  Task<> list_dir(hostagent::v1::ListDirRequest request, ListAnswer* into);
+  Task<> list_processes(std::string sandbox_id, ListAnswer* into);
   Task<hostagent::v1::FileEntry> make_dir(std::string sandbox_id, std::string path);
   Task<> remove_path(std::string sandbox_id, std::string path);
   Task<hostagent::v1::StartBackgroundResponse> start_background(
       hostagent::v1::StartBackgroundRequest request);
-  Task<hostagent::v1::ListProcessesResponse> list_processes(std::string sandbox_id);
   Task<> kill_process(hostagent::v1::KillProcessRequest request);
   Task<hostagent::v1::GetSandboxMetricsResponse> metrics(std::string sandbox_id, std::string range);
 
@@ -46,6 +48,8 @@ class AgentClient {
  private:
   template <class Res, class Req>
   Task<Res> call(std::string method, Req request, Milliseconds deadline);
+  template <class Req>
+  Task<> read_list(std::string method, Req request, Milliseconds deadline, ListAnswer* into);
   template <class Req>
   Task<std::unique_ptr<connect::ClientCall>> open(std::string method, Req request);
 

@@ -12,23 +12,38 @@ struct Mapping {
   int status;
   std::string_view code;
   int retry_after_sec;
+  std::string_view text = {};  // from 500 on: all that is said
+  bool expected = false;       // no failure: nothing for the log
 };
+
+constexpr std::string_view kHostFailed = "the sandbox's host failed";
+constexpr std::string_view kNoRoom = "there is no room for this now";
 
 constexpr std::array kByReason{
     Mapping{"invalid_state", 409, "invalid_state", 0},
     Mapping{"sandbox_paused", 409, "invalid_state", 0},
     Mapping{"sandbox_stopped", 409, "invalid_state", 0},
-    Mapping{"disk_full", 507, "insufficient_storage", 0},
     Mapping{"output_limit", 413, "output_limit", 0},
     Mapping{"too_large", 413, "too_large", 0},
     Mapping{"path_exists", 409, "conflict", 0},
     Mapping{"too_many_entries", 413, "too_large", 0},
     Mapping{"rate_limited", 429, "rate_limited", 30},
-    Mapping{"db_unavailable", 503, "db_unavailable", 2},
-    Mapping{"db_error", 500, "db_error", 0},
-    Mapping{"host_unavailable", 503, "host_unavailable", 2},
-    Mapping{"agent_error", 502, "agent_error", 0},
     Mapping{"method_not_allowed", 405, "method_not_allowed", 0},
+    Mapping{"disk_full", 507, "insufficient_storage", 0, "a disk is full"},
+    Mapping{"db_unavailable", 503, "db_unavailable", 2, "the database does not answer"},
+    Mapping{"db_error", 500, "db_error", 0, "the database failed"},
+    Mapping{"host_unavailable", 503, "host_unavailable", 2, "the sandbox's host does not answer"},
+    Mapping{"agent_error", 502, "agent_error", 0, kHostFailed},
+    Mapping{"snapshot_corrupt", 502, "agent_error", 0, "the sandbox's snapshot is damaged"},
+    Mapping{"no_network_slots", 503, "resource_exhausted", 5, "the host has no network slot left"},
+    Mapping{"host_busy", 503, "resource_exhausted", 5,
+            "the host has been starting other sandboxes for too long"},
+    Mapping{"too_many_processes", 503, "resource_exhausted", 5, "too many processes run in the sandbox"},
+    Mapping{"answers_held", 503, "resource_exhausted", 5,
+            "too much output waits to be read; read it, or use the stream routes"},
+    Mapping{"frozen", 503, "unavailable", 2, "the sandbox is being paused"},
+    Mapping{"not_reachable", 502, "not_reachable", 0, "The sandbox was not found", true},
+    Mapping{"port_closed", 502, "port_closed", 0, "The sandbox is running but port is not open", true},
 };
 
 Mapping by_code(Code code) {
@@ -48,40 +63,52 @@ Mapping by_code(Code code) {
     case Code::kAlreadyExists:
       return {"", 409, "already_exists", 0};
     case Code::kUnimplemented:
-      return {"", 501, "unimplemented", 0};
+      return {"", 501, "unimplemented", 0, "this is not there"};
     case Code::kDeadlineExceeded:
-      return {"", 504, "timeout", 0};
+      return {"", 504, "timeout", 0, "the time limit passed before it was done"};
     case Code::kUnavailable:
     case Code::kCanceled:
-      return {"", 503, "unavailable", 2};
+      return {"", 503, "unavailable", 2, "this is not possible just now"};
     case Code::kResourceExhausted:
-      return {"", 503, "resource_exhausted", 5};
+      return {"", 503, "resource_exhausted", 5, kNoRoom};
     case Code::kUnknown:
     case Code::kInternal:
     case Code::kDataLoss:
       break;
   }
-  return {"", 500, "internal_error", 0};
+  return {"", 500, "internal_error", 0, "internal error"};
+}
+
+const Mapping* by_reason(std::string_view reason) {
+  for (const Mapping& each : kByReason) {
+    if (each.reason == reason) return &each;
+  }
+  return nullptr;
 }
 
 }  // namespace
 
-std::string ApiError::body() const {
-  boost::json::object inner{{"code", code}, {"message", message}};
+PublicError::PublicError(const Error& error) {
+  const Mapping* known = by_reason(error.reason());
+  const Mapping mapping = known != nullptr ? *known : by_code(error.code());
+  status_ = mapping.status;
+  retry_after_sec_ = mapping.retry_after_sec;
+  expected_ = mapping.expected;
+  code_ = mapping.code;
+  message_ = status_ < 500 ? error.message() : std::string(mapping.text);
+}
+
+std::string PublicError::body() const {
+  boost::json::object inner{{"code", code_}, {"message", message_}};
   return boost::json::serialize(boost::json::object{{"error", std::move(inner)}});
 }
 
-ApiError to_api_error(const Error& error) {
-  Mapping mapping = by_code(error.code());
-  for (const Mapping& each : kByReason) {
-    if (each.reason == error.reason()) mapping = each;
-  }
-  ApiError out{mapping.status, std::string(mapping.code), error.message(), mapping.retry_after_sec};
-  // What went wrong inside is for the log.
-  if (mapping.code == "db_error") out.message = "the database failed";
-  if (mapping.code == "internal_error") out.message = "internal error";
-  if (mapping.code == "host_unavailable") out.message = "the sandbox's host does not answer";
-  return out;
+Error not_reachable(std::string why) {
+  return Error(Code::kUnavailable, "no such sandbox that runs: " + why).with_reason("not_reachable");
+}
+
+Error port_closed() {
+  return Error(Code::kUnavailable, "nothing listens on the port").with_reason("port_closed");
 }
 
 Error from_agent(Error error) {
@@ -94,8 +121,11 @@ Error from_agent(Error error) {
     case Code::kInternal:
     case Code::kDataLoss:
     case Code::kUnauthenticated:
-    case Code::kPermissionDenied:
+    case Code::kPermissionDenied: {
+      const Mapping* known = by_reason(error.reason());
+      if (known != nullptr && known->status >= 500) return error;
       return std::move(error).with_reason("agent_error");
+    }
     default:
       return error;
   }

@@ -54,8 +54,8 @@ class ControlPlane {
         auth_(loop->executor(), store),
         service_(loop->executor(), store, &agent_),
         reconciler_(loop->executor(), store, &agent_, &service_),
-        api_(store, &service_, &auth_, &agent_),
-        proxy_(&service_, http_, settings.agent, settings.agent_secret, settings.domain),
+        api_(loop->executor(), store, &service_, &auth_, &agent_, settings.proxies),
+        proxy_(loop->executor(), store, &service_, http_, settings),
         background_(loop->executor()),
         server_(loop->executor(), [this](auto exchange) { return route(std::move(exchange)); }),
         proxy_server_(loop->executor(),
@@ -95,6 +95,8 @@ class ControlPlane {
 
   // Callers before what they call: the servers have stopped. Leases are kept until the last transition ended.
   Task<> stop() {
+    co_await proxy_.stop();
+    co_await api_.stop();
     co_await service_.stop();
     co_await background_.cancel_and_join();
     co_await reconciler_.stop();

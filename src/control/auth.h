@@ -3,9 +3,10 @@
 #include <chrono>
 #include <memory>
 #include <string>
-#include <unordered_map>
 
 #include "async/async.h"
+#include "control/batched_lookup.h"
+#include "control/lru_map.h"
 #include "store/store.h"
 
 namespace wrenn::control {
@@ -16,13 +17,14 @@ struct Principal {
   std::string key_id;
 };
 
-// Checks API keys. A good key is remembered for kKeyCacheTime, so that a busy client costs no query; a peer
-// that keeps failing is refused for a while before any query is made.
+// Checks API keys. A key is always looked up, so that nobody's failures lock a good one out; a network that
+// keeps failing gets its bad keys refused with "try later". However many keys are tried, the database sees
+// one query at a time, and a good key is remembered for kKeyCacheTime, so that a busy client costs none.
 class Authenticator {
  public:
   Authenticator(asio::any_io_executor executor, store::Store* store);
-  // `peer` as Exchange::peer says. kUnauthenticated, or kResourceExhausted with reason "rate_limited".
-  Task<Principal> check(std::string key, std::string peer);
+  // `address` is the client's. kUnauthenticated, or kResourceExhausted with reason "rate_limited".
+  Task<Principal> check(std::string key, std::string address);
   // Joins what runs in the background.
   asio::awaitable<void> stop();
 
@@ -38,14 +40,14 @@ class Authenticator {
     int count = 0;
   };
 
-  bool is_blocked(const std::string& host);
-  std::unexpected<Error> refuse(const std::string& host);
+  std::unexpected<Error> refuse(const std::string& address);
   void note_use(Cached* cached);
 
   store::Store* store_;
   async::Nursery background_;
-  std::unordered_map<std::string, Cached> keys_;
-  std::unordered_map<std::string, Failures> failures_;
+  BatchedLookup<store::KeyOwner> owners_;  // by the key's hash
+  LruMap<Cached> keys_;                    // the same
+  LruMap<Failures> failures_;              // by network
 };
 
 }  // namespace wrenn::control

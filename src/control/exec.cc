@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "control/api_error.h"
+#include "control/exec_output.h"
 #include "control/exec_request.h"
 #include "control/http_api.h"
 #include "control/limits.h"
@@ -18,51 +19,27 @@ namespace rpc = hostagent::v1;
 constexpr Milliseconds kTimeoutSlack{2'000};
 constexpr std::size_t kShortTagBytes = sizeof("proc-") - 1 + 8;
 
-// What one command said; counts against the budget of all.
-class Output {
- public:
-  explicit Output(std::size_t* all) : all_(all) {}
-  Output(const Output&) = delete;
-  Output& operator=(const Output&) = delete;
-  ~Output() { *all_ -= held_; }
-
-  Result<> add(const rpc::ExecStreamData& data) {
-    std::string& target = data.has_stderr() ? err : out;
-    const std::string& bytes = data.has_stderr() ? data.stderr() : data.stdout();
-    if (held_ + bytes.size() > kMaxExecOutputBytes) {
-      return fail(Error(Code::kResourceExhausted,
-                        fmt::format("the command wrote more than {} bytes and was killed; use exec/stream",
-                                    kMaxExecOutputBytes))
-                      .with_reason("output_limit"));
-    }
-    if (*all_ + bytes.size() > kMaxAllExecOutputBytes) {
-      return fail(Code::kResourceExhausted, "too much command output is held at once; use exec/stream");
-    }
-    held_ += bytes.size();
-    *all_ += bytes.size();
-    target += bytes;
-    return {};
-  }
-
-  std::string out;
-  std::string err;
+struct Collected {
+  Collected(AnswerBudget* budget, std::string team) : output(budget, std::move(team)) {}
+  ExecOutput output;
   std::int32_t exit_code = 0;
-
- private:
-  std::size_t* all_;
-  std::size_t held_ = 0;
 };
 
-Task<> collect(AgentClient* agent, rpc::ExecStreamRequest request, Output* output) {
+Task<> collect(AgentClient* agent, rpc::ExecStreamRequest request, Collected* into) {
+  using Stream = ExecOutput::Stream;
   auto call = CO_TRY(co_await agent->exec_stream(std::move(request)));
   rpc::ExecStreamResponse event;
   while (true) {
     auto more = co_await call->receive(&event);
     if (!more) co_return fail(from_agent(std::move(more).error()));
     if (!*more) break;
-    if (event.has_data()) CO_TRY(output->add(event.data()));
+    if (event.has_data()) {
+      const bool err = event.data().has_stderr();
+      CO_TRY(into->output.append(err ? Stream::kErr : Stream::kOut,
+                                 err ? event.data().stderr() : event.data().stdout()));
+    }
     if (event.has_end()) {
-      output->exit_code = event.end().exit_code();
+      into->exit_code = event.end().exit_code();
       co_return Result<>{};
     }
   }
@@ -121,21 +98,23 @@ Task<> HttpApi::exec_foreground(CallPtr call, rpc::ExecStreamRequest request) {
   const std::string cmd = request.cmd();
   const Milliseconds limit = std::chrono::seconds(request.timeout_sec()) + kTimeoutSlack;
   const auto started = std::chrono::steady_clock::now();
-  Output output(&buffered_output_);
-  auto work = async::with_timeout(collect(agent_, std::move(request), &output), limit, "the command");
+  Collected got(&answers_, call->principal.team_id);
+  auto work = async::with_timeout(collect(agent_, std::move(request), &got), limit, "the command");
   // A client that leaves takes its command with it.
   CO_TRY(co_await async::run_until(std::move(work), call->exchange->wait_disconnect()));
   service_->note_activity(call->sandbox_id);
   const auto took = std::chrono::duration_cast<Milliseconds>(std::chrono::steady_clock::now() - started);
-  const bool text = is_utf8(output.out) && is_utf8(output.err);
-  boost::json::object body{{"sandbox_id", call->sandbox_id},
-                           {"cmd", cmd},
-                           {"stdout", text ? output.out : to_base64(output.out)},
-                           {"stderr", text ? output.err : to_base64(output.err)},
-                           {"exit_code", output.exit_code},
-                           {"duration_ms", took.count()},
-                           {"encoding", text ? "utf-8" : "base64"}};
-  co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
+  const bool text = got.output.is_text();
+  JsonAnswer answer(call->exchange, 200, headers_for(*call));
+  answer.add(fmt::format(R"({{"sandbox_id":"{}","cmd":")", call->sandbox_id));
+  answer.add_text(cmd);
+  answer.add(R"(","stdout":")");
+  CO_TRY(co_await got.output.send(ExecOutput::Stream::kOut, &answer));
+  answer.add(R"(","stderr":")");
+  CO_TRY(co_await got.output.send(ExecOutput::Stream::kErr, &answer));
+  answer.add(fmt::format(R"(","exit_code":{},"duration_ms":{},"encoding":"{}"}})", got.exit_code,
+                         took.count(), text ? "utf-8" : "base64"));
+  co_return co_await answer.finish();
 }
 
 }  // namespace wrenn::control

@@ -53,7 +53,7 @@ class HttpApi::ExecSocket {
 
   // A failure is told here, while the listener still reads the client's answer to the close.
   Task<> stream(rpc::ExecStreamRequest request) {
-    co_return co_await api_->end_socket(socket_, co_await pump(std::move(request)));
+    co_return co_await api_->end_socket(call_, socket_, co_await pump(std::move(request)));
   }
 
   Task<> pump(rpc::ExecStreamRequest request) {
@@ -71,7 +71,7 @@ class HttpApi::ExecSocket {
 Task<> HttpApi::exec_stream(CallPtr call) {
   JsonSocket socket = CO_TRY(co_await open_socket(call));
   ExecSocket session(this, call, &socket);
-  co_return co_await end_socket(&socket, co_await session.run());
+  co_return co_await end_socket(call, &socket, co_await session.run());
 }
 
 }  // namespace wrenn::control

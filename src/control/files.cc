@@ -69,6 +69,7 @@ class HttpApi::FileUpload {
   }
 
   Task<> begin_part() {
+    if (part_ == "path" && have_path_) co_return bad_request("path", "one path a request");
     if (part_ != "file") co_return Result<>{};
     if (!have_path_) co_return bad_request("path", "the part path must come before the part file");
     if (written_) co_return bad_request("file", "one file a request");

@@ -1,4 +1,3 @@
-#include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
 #include "control/http_api.h"
@@ -35,12 +34,13 @@ Task<> HttpApi::list_files(CallPtr call) {
   request.set_depth(static_cast<std::uint32_t>(depth));
   CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
   service_->note_activity(call->sandbox_id);
-  const auto listed = CO_TRY(co_await agent_->list_dir(std::move(request)));
-  boost::json::array entries;
-  entries.reserve(static_cast<std::size_t>(listed.entries_size()));
-  for (const auto& entry : listed.entries()) entries.push_back(to_json(entry));
-  const boost::json::object body{{"entries", std::move(entries)}};
-  co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
+  ListAnswer list(&answers_, call->principal.team_id);
+  CO_TRY(co_await agent_->list_dir(std::move(request), &list));
+  JsonAnswer answer(call->exchange, 200, headers_for(*call));
+  answer.add(R"({"entries":[)");
+  CO_TRY(co_await list.send<rpc::FileEntry>(&answer, to_json));
+  answer.add("]}");
+  co_return co_await answer.finish();
 }
 
 Task<> HttpApi::make_dir(CallPtr call) {

@@ -2,16 +2,17 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 #include <charconv>
 
 #include "base/bytes.h"
 #include "base/embedded.h"
 #include "base/log.h"
-#include "control/api_error.h"
 #include "control/clock.h"
+#include "control/guest_traffic.h"
+#include "control/json_answer.h"
 #include "control/limits.h"
+#include "control/request_id.h"
 #include "control/sandbox_json.h"
 
 namespace wrenn::control {
@@ -24,7 +25,6 @@ namespace {
 constexpr char kVersion[] = "0.1.0";
 constexpr std::string_view kCanonical = "/v1/sandboxes";
 constexpr std::string_view kAlias = "/v1/capsules";
-constexpr std::size_t kMaxRequestIdBytes = 128;
 
 std::string canonical_path(std::string path) {
   if (path == kAlias || path.starts_with(std::string(kAlias) + "/"))
@@ -59,14 +59,6 @@ bool matches(std::string_view pattern, std::string_view path, PathValues* values
   return path.empty();
 }
 
-// The client's id if it is a sane one, else a new one.
-std::string request_id_of(const net::RequestHead& head) {
-  const std::string_view given = head.headers.get("X-Request-Id");
-  const bool sane = !given.empty() && given.size() <= kMaxRequestIdBytes &&
-                    std::ranges::all_of(given, [](char c) { return c > ' ' && c < 0x7f; });
-  return sane ? std::string(given) : random_id("req-");
-}
-
 std::string_view embedded_document(std::string_view name) {
   for (const EmbeddedFile& file : embedded_documents()) {
     if (file.name == name) return file.content;
@@ -75,6 +67,16 @@ std::string_view embedded_document(std::string_view name) {
 }
 
 }  // namespace
+
+HttpApi::HttpApi(const asio::any_io_executor& executor, store::Store* store, SandboxService* service,
+                 Authenticator* auth, AgentClient* agent, TrustedProxies proxies)
+    : store_(store),
+      service_(service),
+      auth_(auth),
+      agent_(agent),
+      proxies_(std::move(proxies)),
+      answers_(kMaxHeldAnswerBytes),
+      checks_(executor, 1) {}
 
 std::span<const HttpApi::Route> HttpApi::table() {
   static constexpr std::array kRoutes{
@@ -116,13 +118,21 @@ std::vector<HttpApi::RouteName> HttpApi::routes() {
 net::Headers HttpApi::headers_for(const Call& call) {
   net::Headers headers;
   headers.set("X-Request-Id", call.request_id);
+  // Answers hold secrets, or are old in a moment.
+  headers.set("Cache-Control", "no-store");
   return headers;
+}
+
+void HttpApi::log_failure(const Call& call, const PublicError& told, const Error& error) {
+  if (!told.is_failure()) return;
+  log::warn("{} {}: {} (request {})", call.exchange->request().method, call.exchange->request().path(),
+            error.to_string(), call.request_id);
 }
 
 Task<> HttpApi::handle(std::shared_ptr<net::Exchange> exchange) {
   auto call = std::make_shared<Call>();
   call->request_id = request_id_of(exchange->request());
-  call->peer = exchange->peer();
+  call->address = proxies_.caller_of(exchange->request(), exchange->peer()).address;
   call->exchange = std::move(exchange);
   auto handled = co_await dispatch(call);
   if (handled) co_return handled;
@@ -154,7 +164,8 @@ Task<> HttpApi::dispatch(CallPtr call) {
   }
   if (found == nullptr) co_return fail(Code::kNotFound, "no such route");
   if (found->access == Access::kKey) {
-    call->principal = CO_TRY(co_await auth_->check(std::string(head.headers.get("X-API-Key")), call->peer));
+    call->principal =
+        CO_TRY(co_await auth_->check(std::string(head.headers.get("X-API-Key")), call->address));
   }
   if (found->access != Access::kOpen && !call->sandbox_id.empty() &&
       !model::is_sandbox_id(call->sandbox_id)) {
@@ -164,17 +175,14 @@ Task<> HttpApi::dispatch(CallPtr call) {
 }
 
 Task<> HttpApi::refuse(CallPtr call, Error error) {
-  const ApiError api = to_api_error(error);
-  if (api.status >= 500) {
-    log::warn("{} {}: {} (request {})", call->exchange->request().method, call->exchange->request().path(),
-              error.to_string(), call->request_id);
-  }
+  const PublicError told(error);
+  log_failure(*call, told, error);
   co_await drain(call);
   net::Headers headers = headers_for(*call);
   headers.set("Content-Type", "application/json");
   if (!call->allow.empty()) headers.set("Allow", call->allow);
-  if (api.retry_after_sec > 0) headers.set("Retry-After", std::to_string(api.retry_after_sec));
-  co_return co_await call->exchange->respond(api.status, std::move(headers), api.body());
+  if (told.retry_after_sec() > 0) headers.set("Retry-After", std::to_string(told.retry_after_sec()));
+  co_return co_await call->exchange->respond(told.status(), std::move(headers), told.body());
 }
 
 // Many clients send their whole body before they read an answer; cut off, they never see why.
@@ -209,7 +217,10 @@ Task<> HttpApi::reply_empty(CallPtr call) {
 
 Task<> HttpApi::reply_sandbox(CallPtr call, int status, store::Sandbox sandbox) {
   boost::json::object body = to_json(sandbox);
-  if (!sandbox.access_token.empty()) body["access_token"] = sandbox.access_token;
+  if (!sandbox.access_token.empty()) {
+    body["access_token"] = sandbox.access_token;
+    body["traffic_access_token"] = traffic_token(sandbox);
+  }
   co_return co_await reply(call, status, "application/json", boost::json::serialize(body));
 }
 
@@ -221,8 +232,17 @@ Task<JsonInput> HttpApi::read_json(CallPtr call) {
   co_return JsonInput::parse(*body);
 }
 
+// However many ask, the database is asked once at a time, and not again at once.
+Task<> HttpApi::check_database() {
+  if (!database_ || std::chrono::steady_clock::now() > database_until_) {
+    database_ = co_await store_->check();
+    database_until_ = std::chrono::steady_clock::now() + kHealthCacheTime;
+  }
+  co_return *database_;
+}
+
 Task<> HttpApi::health(CallPtr call) {
-  CO_TRY(co_await store_->check());
+  CO_TRY(co_await checks_.join("database", [this] { return check_database(); }));
   boost::json::object body{{"status", "ok"}, {"version", kVersion}};
   co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
 }
@@ -269,12 +289,16 @@ Task<> HttpApi::list(CallPtr call) {
     }
     CO_TRY(model::check_range("limit", limit, 1, kMaxListLimit));
   }
-  boost::json::array body;
-  for (const store::Sandbox& sandbox :
-       CO_TRY(co_await service_->list(call->principal.team_id, status, static_cast<std::size_t>(limit)))) {
-    body.push_back(to_json(sandbox));
+  const auto rows =
+      CO_TRY(co_await service_->list(call->principal.team_id, status, static_cast<std::size_t>(limit)));
+  JsonAnswer answer(call->exchange, 200, headers_for(*call));
+  for (const store::Sandbox& sandbox : rows) {
+    answer.add(&sandbox == &rows.front() ? "[" : ",");
+    answer.add(boost::json::serialize(to_json(sandbox)));
+    if (answer.full()) CO_TRY(co_await answer.send());
   }
-  co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
+  answer.add(rows.empty() ? "[]" : "]");
+  co_return co_await answer.finish();
 }
 
 Task<> HttpApi::get(CallPtr call) {

@@ -6,10 +6,14 @@
 #include <string_view>
 
 #include "control/agent_client.h"
+#include "control/answer_budget.h"
+#include "control/api_error.h"
 #include "control/auth.h"
+#include "control/client_address.h"
 #include "control/json_input.h"
 #include "control/json_socket.h"
 #include "control/sandbox_service.h"
+#include "control/shared_calls.h"
 #include "net/http.h"
 
 namespace wrenn::control {
@@ -17,10 +21,12 @@ namespace wrenn::control {
 // The REST and WebSocket routes of proto/openapi.yaml. /v1/capsules is /v1/sandboxes under its other name.
 class HttpApi {
  public:
-  HttpApi(store::Store* store, SandboxService* service, Authenticator* auth, AgentClient* agent)
-      : store_(store), service_(service), auth_(auth), agent_(agent) {}
+  HttpApi(const asio::any_io_executor& executor, store::Store* store, SandboxService* service,
+          Authenticator* auth, AgentClient* agent, TrustedProxies proxies);
 
   Task<> handle(std::shared_ptr<net::Exchange> exchange);
+  // Once no request runs any more.
+  asio::awaitable<void> stop() { co_await checks_.stop(); }
 
   struct RouteName {
     std::string_view method;
@@ -34,7 +40,7 @@ class HttpApi {
   struct Call {
     std::shared_ptr<net::Exchange> exchange;
     std::string request_id;
-    std::string peer;
+    std::string address;  // the client's
     Principal principal;
     std::string sandbox_id;
     std::string selector;  // a process: its pid, or its tag
@@ -71,10 +77,12 @@ class HttpApi {
   // The frame after authentication, of a sandbox that runs.
   Task<JsonInput> first_frame(CallPtr call, JsonSocket* socket);
   // Tells the client what went wrong, if something did.
-  Task<> end_socket(JsonSocket* socket, Result<> ran);
+  Task<> end_socket(CallPtr call, JsonSocket* socket, Result<> ran);
   static net::Headers headers_for(const Call& call);
+  static void log_failure(const Call& call, const PublicError& told, const Error& error);
 
   Task<> health(CallPtr call);
+  Task<> check_database();
   Task<> openapi(CallPtr call);
   Task<> docs(CallPtr call);
   Task<> create(CallPtr call);
@@ -105,7 +113,11 @@ class HttpApi {
   SandboxService* service_;
   Authenticator* auth_;
   AgentClient* agent_;
-  std::size_t buffered_output_ = 0;  // of all execs that run
+  TrustedProxies proxies_;
+  AnswerBudget answers_;
+  SharedCalls<void> checks_;
+  std::optional<Result<>> database_;  // as it was found last
+  std::chrono::steady_clock::time_point database_until_;
 };
 
 }  // namespace wrenn::control

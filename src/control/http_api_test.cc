@@ -9,6 +9,7 @@
 #include "control/api_key.h"
 #include "control/app.h"
 #include "control/limits.h"
+#include "store/store.h"
 
 namespace wrenn::control {
 
@@ -164,6 +165,9 @@ Task<> no_host(HttpApiTest* test) {
   EXPECT_EQ(created.status, 503) << created.body;
   EXPECT_NE(created.body.find("host_unavailable"), std::string::npos);
   EXPECT_FALSE(created.headers.get("Retry-After").empty());
+  EXPECT_EQ(created.headers.get("Cache-Control"), "no-store");
+  EXPECT_EQ(created.body.find("no-agent"), std::string::npos)
+      << "the agent's address is not told: " << created.body;
   auto list = CO_TRY(co_await test->request("GET", "/v1/sandboxes", ""));
   EXPECT_NE(list.body.find(R"("status":"error")"), std::string::npos) << list.body;
   co_return Result<>{};
@@ -186,6 +190,14 @@ Task<> wrong_keys(HttpApiTest* test) {
   EXPECT_LE(refused, 6);
   EXPECT_EQ(CO_TRY(co_await test->request("GET", "/v1/sandboxes", "")).status, 200)
       << "known keys still work";
+  const std::string fresh = new_api_key();
+  {
+    auto store = CO_TRY(store::Store::open(test->settings_.database_url, &test->loop_));
+    CO_TRY(co_await store->insert_key({"key-2", "team-default", "second", hash_api_key(fresh), "wrn_", {}}));
+  }
+  EXPECT_EQ(CO_TRY(co_await test->request("GET", "/v1/sandboxes", "", header("X-API-Key", fresh))).status,
+            200)
+      << "a good key nobody has used yet works beside all the bad ones";
   co_return Result<>{};
 }
 TEST_F(HttpApiTest, WrongKeysAreRefusedAndThenSlowedDown) { with_server(wrong_keys); }

@@ -107,22 +107,35 @@ TEST(ApiKey, HasItsFormAndHash) {
   EXPECT_EQ(hash_api_key("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
-TEST(ApiError, HidesInnerFailuresAndSaysWhenToRetry) {
-  const auto db = to_api_error(Error(Code::kInternal, "secret table").with_reason("db_error"));
-  EXPECT_EQ(db.status, 500);
-  EXPECT_EQ(db.message.find("secret"), std::string::npos);
-  const auto down = to_api_error(Error(Code::kUnavailable, "x").with_reason("db_unavailable"));
-  EXPECT_EQ(down.status, 503);
-  EXPECT_GT(down.retry_after_sec, 0);
-  EXPECT_EQ(to_api_error(from_agent(Error(Code::kInternal, "x"))).status, 502);
-  EXPECT_EQ(to_api_error(from_agent(Error(Code::kInternal, "x"))).code, "agent_error");
-  EXPECT_EQ(to_api_error(from_agent(Error(Code::kUnauthenticated, "x"))).status, 502);
-  EXPECT_EQ(to_api_error(from_agent(Error(Code::kNotFound, "x"))).status, 404);
-  const auto full = to_api_error(from_agent(Error(Code::kResourceExhausted, "x").with_reason("disk_full")));
-  EXPECT_EQ(full.status, 507);
-  EXPECT_EQ(full.code, "insufficient_storage");
-  EXPECT_EQ(to_api_error(Error(Code::kInvalidArgument, "a \"b\"")).body(),
+TEST(PublicError, HidesInnerFailuresAndSaysWhenToRetry) {
+  const PublicError down(Error(Code::kUnavailable, "x").with_reason("db_unavailable"));
+  EXPECT_EQ(down.status(), 503);
+  EXPECT_GT(down.retry_after_sec(), 0);
+  EXPECT_EQ(PublicError(from_agent(Error(Code::kInternal, "x"))).status(), 502);
+  EXPECT_EQ(PublicError(from_agent(Error(Code::kInternal, "x"))).code(), "agent_error");
+  EXPECT_EQ(PublicError(from_agent(Error(Code::kUnauthenticated, "x"))).status(), 502);
+  EXPECT_EQ(PublicError(from_agent(Error(Code::kNotFound, "x"))).status(), 404);
+  const PublicError full(from_agent(Error(Code::kResourceExhausted, "x").with_reason("disk_full")));
+  EXPECT_EQ(full.status(), 507);
+  EXPECT_EQ(full.code(), "insufficient_storage");
+  EXPECT_EQ(PublicError(Error(Code::kInvalidArgument, "a \"b\"")).body(),
             R"({"error":{"code":"invalid_request","message":"a \"b\""}})");
+}
+
+TEST(PublicError, NoFailureOfOursTellsItsDetails) {
+  const std::string secret = "cannot connect to http://10.0.0.7:50051/var/lib: Connection refused";
+  for (int code = 1; code <= 16; ++code) {
+    for (const char* reason :
+         {"", "db_error", "db_unavailable", "connect_failed", "agent_error", "disk_full", "host_busy",
+          "snapshot_corrupt", "unheard_of", "not_reachable", "output_limit"}) {
+      const Error error = Error(static_cast<Code>(code), secret).with_reason(reason);
+      for (const PublicError& told : {PublicError(error), PublicError(from_agent(error))}) {
+        if (told.status() < 500) continue;
+        EXPECT_EQ(told.body().find("10.0.0.7"), std::string::npos) << told.body();
+        EXPECT_FALSE(told.message().empty()) << code << " " << reason;
+      }
+    }
+  }
 }
 
 TEST(Clock, WritesRfc3339) {

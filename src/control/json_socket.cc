@@ -2,7 +2,6 @@
 
 #include <boost/json/serialize.hpp>
 
-#include "control/api_error.h"
 #include "control/limits.h"
 
 namespace wrenn::control {
@@ -33,10 +32,13 @@ Task<> JsonSocket::send(boost::json::object frame) {
 
 Task<> JsonSocket::close() { return socket_->close(kNormalClose, ""); }
 
-Task<> JsonSocket::refuse(Error error) {
-  const ApiError api = to_api_error(error);
-  CO_TRY(co_await send({{"type", "error"}, {"data", api.message}, {"code", api.code}, {"fatal", true}}));
-  co_return co_await socket_->close(kPolicyClose, api.code);
+Task<> JsonSocket::send_error(PublicError error, bool fatal) {
+  return send({{"type", "error"}, {"data", error.message()}, {"code", error.code()}, {"fatal", fatal}});
+}
+
+Task<> JsonSocket::refuse(PublicError error) {
+  CO_TRY(co_await send_error(error, true));
+  co_return co_await socket_->close(kPolicyClose, error.code());
 }
 
 }  // namespace wrenn::control

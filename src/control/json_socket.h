@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "control/api_error.h"
 #include "control/json_input.h"
 #include "net/websocket.h"
 
@@ -22,8 +23,10 @@ class JsonSocket {
   // kDeadlineExceeded for a client that stopped reading.
   Task<> send(boost::json::object frame);
   Task<> close();
-  // Ends the session with {"type":"error","data":MESSAGE,"code":CODE,"fatal":true}.
-  Task<> refuse(Error error);
+  // {"type":"error","data":MESSAGE,"code":CODE,"fatal":BOOL}
+  Task<> send_error(PublicError error, bool fatal);
+  // Ends the session with a fatal error.
+  Task<> refuse(PublicError error);
 
  private:
   std::unique_ptr<net::WebSocket> socket_;

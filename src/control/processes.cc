@@ -26,21 +26,25 @@ Result<> select(std::string_view selector, Request* request) {
   return {};
 }
 
+boost::json::object to_json(const rpc::ProcessInfo& process) {
+  boost::json::object entry{{"pid", process.pid()}, {"cmd", process.cmd()}};
+  if (!process.tag().empty()) entry["tag"] = process.tag();
+  boost::json::array args(process.args().begin(), process.args().end());
+  if (!args.empty()) entry["args"] = std::move(args);
+  return entry;
+}
+
 }  // namespace
 
 Task<> HttpApi::list_processes(CallPtr call) {
   CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
-  const auto listed = CO_TRY(co_await agent_->list_processes(call->sandbox_id));
-  boost::json::array processes;
-  for (const auto& process : listed.processes()) {
-    boost::json::object entry{{"pid", process.pid()}, {"cmd", process.cmd()}};
-    if (!process.tag().empty()) entry["tag"] = process.tag();
-    boost::json::array args(process.args().begin(), process.args().end());
-    if (!args.empty()) entry["args"] = std::move(args);
-    processes.push_back(std::move(entry));
-  }
-  const boost::json::object body{{"processes", std::move(processes)}};
-  co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
+  ListAnswer list(&answers_, call->principal.team_id);
+  CO_TRY(co_await agent_->list_processes(call->sandbox_id, &list));
+  JsonAnswer answer(call->exchange, 200, headers_for(*call));
+  answer.add(R"({"processes":[)");
+  CO_TRY(co_await list.send<rpc::ProcessInfo>(&answer, to_json));
+  answer.add("]}");
+  co_return co_await answer.finish();
 }
 
 Task<> HttpApi::kill_process(CallPtr call) {
@@ -102,7 +106,7 @@ class HttpApi::ProcessSocket {
   }
   // A failure is told here, while the client's answer to the close is still read.
   Task<> stream(rpc::ConnectProcessRequest request) {
-    co_return co_await api_->end_socket(socket_, co_await pump(std::move(request)));
+    co_return co_await api_->end_socket(call_, socket_, co_await pump(std::move(request)));
   }
   Task<> pump(rpc::ConnectProcessRequest request) {
     const auto events = CO_TRY(co_await api_->agent_->connect_process(std::move(request)));
@@ -118,7 +122,7 @@ class HttpApi::ProcessSocket {
 Task<> HttpApi::process_stream(CallPtr call) {
   JsonSocket socket = CO_TRY(co_await open_socket(call));
   ProcessSocket session(this, call, &socket);
-  co_return co_await end_socket(&socket, co_await session.run());
+  co_return co_await end_socket(call, &socket, co_await session.run());
 }
 
 }  // namespace wrenn::control

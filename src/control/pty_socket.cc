@@ -87,7 +87,7 @@ class HttpApi::PtySocket {
 
   // A failure is told here, while the listener still reads the client's answer to the close.
   Task<> view(rpc::PtyAttachRequest request) {
-    co_return co_await api_->end_socket(socket_, co_await pump(std::move(request)));
+    co_return co_await api_->end_socket(call_, socket_, co_await pump(std::move(request)));
   }
 
   Task<> pump(rpc::PtyAttachRequest request) {
@@ -122,9 +122,9 @@ class HttpApi::PtySocket {
       auto done = frame ? co_await obey(**frame) : Result<>(fail(frame.error()));
       if (done) continue;
       if (done.error().code() == Code::kCanceled) co_return done;
-      const ApiError api = to_api_error(done.error());
-      CO_TRY(co_await socket_->send(
-          {{"type", "error"}, {"data", api.message}, {"code", api.code}, {"fatal", false}}));
+      const PublicError told(done.error());
+      log_failure(*call_, told, done.error());
+      CO_TRY(co_await socket_->send_error(told, false));
     }
   }
 
@@ -159,7 +159,7 @@ class HttpApi::PtySocket {
 Task<> HttpApi::pty(CallPtr call) {
   JsonSocket socket = CO_TRY(co_await open_socket(call));
   PtySocket session(this, call, &socket, co_await asio::this_coro::executor);
-  co_return co_await end_socket(&socket, co_await session.run());
+  co_return co_await end_socket(call, &socket, co_await session.run());
 }
 
 }  // namespace wrenn::control

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <charconv>
@@ -11,22 +9,29 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "control/api_error.h"
+#include "control/guest_traffic.h"
 #include "control/limits.h"
+#include "control/request_id.h"
 #include "net/forward.h"
 
 namespace wrenn::control {
 namespace {
 
 using ExchangePtr = std::shared_ptr<net::Exchange>;
+using store::Sandbox;
 
-constexpr std::uint16_t kEnvdPort = 49983;
-// envd's routes for its host: from outside they do not exist.
-constexpr std::array<std::string_view, 8> kHostRoutes = {"/init",     "/quiesce",  "/freeze", "/unfreeze",
-                                                         "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"};
+bool is_up(const Sandbox& row) {
+  return row.transition == model::Transition::kNone && row.status == model::Status::kRunning;
+}
+
+// It is worth waiting for it, or waking it.
+bool may_come_up(const Sandbox& row) {
+  const bool settled = row.transition == model::Transition::kNone;
+  return row.auto_resume && row.transition != model::Transition::kDestroying &&
+         (row.status == model::Status::kPaused || !settled);
+}
+
 constexpr const char* kErrorHeader = "X-Wrenn-Error";
-// Clients of E2B look for these words.
-constexpr const char* kNotFoundText = "The sandbox was not found";
-constexpr const char* kPortClosedText = "The sandbox is running but port is not open";
 
 std::optional<std::uint16_t> parse_port(std::string_view text) {
   std::uint16_t port = 0;
@@ -51,63 +56,44 @@ std::optional<TrafficTarget> target_of_host(std::string_view host, const std::st
   return TrafficTarget{std::move(id), *port};
 }
 
-std::string normalized(std::string path) {
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  while (path.starts_with("//")) path.erase(0, 1);
-  return path;
-}
-
-bool is_host_route(const std::string& path) {
-  return std::ranges::find(kHostRoutes, normalized(path)) != kHostRoutes.end();
-}
-
-Error not_found(std::string why) {
-  return Error(Code::kUnavailable, kNotFoundText).with_reason(std::move(why));
-}
-
 // The agent's own answer, told from the guest's by its header.
 std::optional<Error> agent_error(const net::ResponseHead& head) {
   const std::string_view text = head.headers.get(kErrorHeader);
   if (text.empty()) return std::nullopt;
   const std::size_t space = text.find(' ');
   const std::string reason(space == std::string_view::npos ? "" : text.substr(space + 1));
-  if (reason == "port_closed") return Error(Code::kUnavailable, kPortClosedText).with_reason(reason);
+  if (reason == "port_closed") return port_closed();
   const Code code = code_from_name(text.substr(0, space));
   if (code == Code::kNotFound || reason == "not_running" || reason == "sandbox_paused" ||
       reason == "sandbox_stopped") {
-    return not_found(reason);
+    return not_reachable(reason);
   }
-  return Error(code, "the sandbox's host failed").with_reason("agent_error");
-}
-
-int status_of(const Error& error) {
-  const std::string& reason = error.reason();
-  if (error.message() == kNotFoundText || reason == "port_closed" || reason == "connect_failed") return 502;
-  return to_api_error(error).status;
+  return Error(code, "the host refused: " + std::string(text)).with_reason("agent_error");
 }
 
 bool wants_page(const net::RequestHead& head) {
   return head.headers.get("accept").find("text/html") != std::string_view::npos;
 }
 
-Task<> refuse(ExchangePtr exchange, TrafficTarget target, Error error) {
-  const int status = status_of(error);
+Task<> refuse(ExchangePtr exchange, TrafficTarget target, PublicError error, std::string request_id) {
   net::Headers headers;
   headers.set("Cache-Control", "no-store");
+  headers.set("X-Request-Id", std::move(request_id));
+  if (error.retry_after_sec() > 0) headers.set("Retry-After", std::to_string(error.retry_after_sec()));
   if (wants_page(exchange->request())) {
     headers.set("Content-Type", "text/html; charset=utf-8");
     // Neither id nor port can hold what HTML would take for markup, and the messages are ours.
     const std::string page =
         fmt::format("<!doctype html><title>{0}</title><h1>{0}</h1><p>Sandbox {1}, port {2}</p>\n",
                     error.message(), target.sandbox_id, target.port);
-    co_return co_await exchange->respond(status, std::move(headers), page);
+    co_return co_await exchange->respond(error.status(), std::move(headers), page);
   }
   headers.set("Content-Type", "application/json");
   const boost::json::object body{{"sandboxId", target.sandbox_id},
                                  {"message", error.message()},
                                  {"port", target.port},
-                                 {"code", status}};
-  co_return co_await exchange->respond(status, std::move(headers), boost::json::serialize(body));
+                                 {"code", error.status()}};
+  co_return co_await exchange->respond(error.status(), std::move(headers), boost::json::serialize(body));
 }
 
 }  // namespace
@@ -122,16 +108,26 @@ std::optional<TrafficTarget> traffic_target(const net::RequestHead& head, const 
   return TrafficTarget{std::move(id), *port};
 }
 
-SandboxProxy::SandboxProxy(SandboxService* service, std::shared_ptr<net::HttpClient> http,
-                           net::Endpoint agent, std::string secret, std::string domain)
+SandboxProxy::SandboxProxy(const asio::any_io_executor& executor, store::Store* store,
+                           SandboxService* service, std::shared_ptr<net::HttpClient> http,
+                           const Settings& settings)
     : service_(service),
       http_(std::move(http)),
-      agent_(std::move(agent)),
-      secret_(std::move(secret)),
-      domain_(std::move(domain)) {}
+      agent_(settings.agent),
+      secret_(settings.agent_secret),
+      domain_(settings.domain),
+      proxies_(settings.proxies),
+      sandboxes_(executor,
+                 [store](std::vector<std::string> ids) { return store->find_sandboxes(std::move(ids)); }),
+      wakes_(executor, kMaxWakes) {}
 
 bool SandboxProxy::claims(const net::RequestHead& head) const {
   return target_of_host(head.headers.get("host"), domain_).has_value();
+}
+
+asio::awaitable<void> SandboxProxy::stop() {
+  co_await wakes_.stop();
+  co_await sandboxes_.stop();
 }
 
 Task<> SandboxProxy::handle(ExchangePtr exchange) {
@@ -145,27 +141,32 @@ Task<> SandboxProxy::handle(ExchangePtr exchange) {
   }
   Result<> done = co_await pass(exchange, *target);
   if (done || exchange->started() || done.error().code() == Code::kCanceled) co_return done;
-  log::debug("traffic to {}:{}: {}", target->sandbox_id, target->port, done.error().to_string());
-  co_return co_await refuse(exchange, *target, done.error());
+  const std::string request_id = request_id_of(exchange->request());
+  const PublicError told(done.error());
+  if (told.is_failure()) {
+    log::warn("traffic to {}:{}: {} (request {})", target->sandbox_id, target->port, done.error().to_string(),
+              request_id);
+  }
+  co_return co_await refuse(exchange, *target, told, request_id);
 }
 
-Task<store::Sandbox> SandboxProxy::awake(TrafficTarget target) {
-  using model::Status, model::Transition;
+Task<Sandbox> SandboxProxy::find(std::string sandbox_id) {
+  auto row = CO_TRY(co_await sandboxes_.find(std::move(sandbox_id)));
+  if (!row) co_return fail(not_reachable("unknown"));
+  co_return *std::move(row);
+}
+
+Task<> SandboxProxy::wake(std::string sandbox_id) {
   const auto give_up = std::chrono::steady_clock::now() + kWakeDeadline;
   while (true) {
-    auto row = CO_TRY(co_await service_->find(target.sandbox_id));
-    if (!row) co_return fail(not_found("unknown"));
-    const bool settled = row->transition == Transition::kNone;
-    if (settled && row->status == Status::kRunning) co_return *std::move(row);
-    const bool may_wake = row->auto_resume && (row->status == Status::kPaused || !settled);
-    if (!may_wake || row->transition == Transition::kDestroying) {
-      co_return fail(not_found(std::string(model::status_name(row->status))));
-    }
-    if (settled) {
-      auto resumed = co_await service_->resume(row->team_id, row->id);
-      if (resumed) co_return resumed;
+    const Sandbox row = CO_TRY(co_await find(sandbox_id));
+    if (is_up(row)) co_return Result<>{};
+    if (!may_come_up(row)) co_return fail(not_reachable(std::string(model::status_name(row.status))));
+    if (row.transition == model::Transition::kNone) {
+      auto resumed = co_await service_->resume(row.team_id, row.id);
+      if (resumed) co_return Result<>{};
       const std::string& reason = resumed.error().reason();
-      if (reason != "busy" && reason != "invalid_state") co_return resumed;
+      if (reason != "busy" && reason != "invalid_state") co_return fail(std::move(resumed).error());
     }
     if (std::chrono::steady_clock::now() > give_up) {
       co_return fail(
@@ -175,39 +176,25 @@ Task<store::Sandbox> SandboxProxy::awake(TrafficTarget target) {
   }
 }
 
-Result<> SandboxProxy::check_access(const net::RequestHead& head, const TrafficTarget& target,
-                                    const store::Sandbox& sandbox) const {
-  if (target.port == kEnvdPort) {
-    if (is_host_route(head.path())) return fail(Code::kNotFound, "no such route");
-    return {};  // envd checks its token itself
-  }
-  if (sandbox.public_traffic) return {};
-  for (const char* name : {"x-access-token", "e2b-traffic-access-token"}) {
-    const std::string_view given = head.headers.get(name);
-    if (!sandbox.access_token.empty() && equal_constant_time(given, sandbox.access_token)) return {};
-  }
-  return fail(Code::kPermissionDenied, "This port is not public: send the sandbox's token in X-Access-Token");
-}
-
 Task<> SandboxProxy::pass(ExchangePtr exchange, TrafficTarget target) {
   const net::RequestHead& asked = exchange->request();
+  const Sandbox known = CO_TRY(co_await find(target.sandbox_id));
   // Refused before it could wake anybody.
-  const auto known = CO_TRY(co_await service_->find(target.sandbox_id));
-  if (!known) co_return fail(not_found("unknown"));
-  CO_TRY(check_access(asked, target, *known));
-  CO_TRY(co_await awake(target));
+  CO_TRY(check_access(asked, target.port, known));
+  if (!is_up(known)) {
+    if (!may_come_up(known)) co_return fail(not_reachable(std::string(model::status_name(known.status))));
+    CO_TRY(check_may_wake(asked, target.port, known));
+    CO_TRY(co_await wakes_.join(known.id, [this, id = known.id] { return wake(id); }));
+  }
   service_->note_activity(target.sandbox_id);
   net::RequestHead head = asked;
   head.target = fmt::format("/proxy/{}/{}{}", target.sandbox_id, target.port,
                             asked.target.starts_with('/') ? asked.target : "/" + asked.target);
-  head.headers = net::end_to_end(asked.headers);
-  const std::string peer = exchange->peer();
-  head.headers.add("X-Forwarded-For", peer.substr(0, peer.rfind(':')));
-  if (!head.headers.has("x-forwarded-host"))
-    head.headers.set("X-Forwarded-Host", std::string(asked.headers.get("host")));
+  head.headers = headers_for_guest(asked.headers, target.port, proxies_.caller_of(asked, exchange->peer()));
   if (!secret_.empty()) head.headers.set("Proxy-Authorization", "Bearer " + secret_);
-  const Result<> done = co_await net::forward(exchange, http_.get(), agent_, std::move(head), agent_error);
+  auto done = co_await net::forward(exchange, http_.get(), agent_, std::move(head), agent_error);
   service_->note_activity(target.sandbox_id);
+  if (!done) co_return fail(from_agent(std::move(done).error()));
   co_return done;
 }
 

@@ -5,7 +5,11 @@
 #include <optional>
 #include <string>
 
+#include "control/batched_lookup.h"
+#include "control/client_address.h"
 #include "control/sandbox_service.h"
+#include "control/settings.h"
+#include "control/shared_calls.h"
 #include "net/http.h"
 
 namespace wrenn::control {
@@ -25,26 +29,29 @@ std::optional<TrafficTarget> traffic_target(const net::RequestHead& head, const 
 // as activity and, where the sandbox wants it, wakes it.
 class SandboxProxy {
  public:
-  // `secret`: what the agent wants to see; empty with mutual TLS.
-  SandboxProxy(SandboxService* service, std::shared_ptr<net::HttpClient> http, net::Endpoint agent,
-               std::string secret, std::string domain);
+  SandboxProxy(const asio::any_io_executor& executor, store::Store* store, SandboxService* service,
+               std::shared_ptr<net::HttpClient> http, const Settings& settings);
 
   // Whether a request that came to the API is for a sandbox, by its Host alone.
   bool claims(const net::RequestHead& head) const;
   Task<> handle(std::shared_ptr<net::Exchange> exchange);
+  // Once no request runs any more.
+  asio::awaitable<void> stop();
 
  private:
   Task<> pass(std::shared_ptr<net::Exchange> exchange, TrafficTarget target);
-  // Running when it returns well.
-  Task<store::Sandbox> awake(TrafficTarget target);
-  Result<> check_access(const net::RequestHead& head, const TrafficTarget& target,
-                        const store::Sandbox& sandbox) const;
+  Task<store::Sandbox> find(std::string sandbox_id);
+  // Running when it returns well. One attempt serves all requests that wait for the sandbox.
+  Task<> wake(std::string sandbox_id);
 
   SandboxService* service_;
   std::shared_ptr<net::HttpClient> http_;
   net::Endpoint agent_;
   std::string secret_;
   std::string domain_;
+  TrustedProxies proxies_;
+  BatchedLookup<store::Sandbox> sandboxes_;
+  SharedCalls<void> wakes_;
 };
 
 }  // namespace wrenn::control

@@ -272,10 +272,6 @@ Task<Sandbox> SandboxService::do_destroy(Sandbox row) {
   co_return co_await finish(std::move(row), std::move(outcome));
 }
 
-Task<std::optional<Sandbox>> SandboxService::find(std::string id) {
-  return store_->find_sandbox(std::move(id));
-}
-
 Task<Sandbox> SandboxService::require_running(std::string team_id, std::string id) {
   Sandbox row = CO_TRY(co_await store_->get_sandbox(std::move(team_id), std::move(id)));
   if (row.status != Status::kRunning || row.transition != Transition::kNone) {

@@ -38,8 +38,6 @@ class SandboxService {
   // Waits for another transition to end first. All who ask for the same sandbox share one wait.
   Task<> destroy(std::string team_id, std::string id);
   Task<> ping(std::string team_id, std::string id);
-  // Of any team; for traffic. Nullopt when there is none.
-  Task<std::optional<store::Sandbox>> find(std::string id);
   // The row, or kFailedPrecondition "invalid_state" when it is not running.
   Task<store::Sandbox> require_running(std::string team_id, std::string id);
 

@@ -106,6 +106,9 @@ Result<Settings> read_settings(async::Blocking blocking, const Getenv& getenv) {
     settings.proxy_listen = *std::move(proxy_listen);
   }
   settings.domain = ascii_lower(setting(getenv, "CP_SANDBOX_DOMAIN", "localhost"));
+  auto proxies = TrustedProxies::parse(setting(getenv, "CP_TRUSTED_PROXIES", ""));
+  if (!proxies) return fail(std::move(proxies).error().in("CP_TRUSTED_PROXIES"));
+  settings.proxies = *std::move(proxies);
   auto agent = net::Endpoint::parse(setting(getenv, "CP_HOST_AGENT_ADDR", "http://localhost:50051"));
   if (!agent) return fail(std::move(agent).error().in("CP_HOST_AGENT_ADDR"));
   settings.agent = *std::move(agent);

@@ -6,6 +6,7 @@
 
 #include "async/blocking.h"
 #include "base/log.h"
+#include "control/client_address.h"
 #include "net/http.h"
 
 namespace wrenn::control {
@@ -18,6 +19,7 @@ struct Settings {
   net::Endpoint listen;
   std::optional<net::Endpoint> proxy_listen;  // traffic to sandboxes only
   std::string domain = "localhost";           // of <port>-<id>.<domain>
+  TrustedProxies proxies;                     // whose word on clients' addresses is believed
   net::Endpoint agent;
   std::string agent_secret;  // empty with mutual TLS
   std::optional<net::TlsFiles> agent_tls;

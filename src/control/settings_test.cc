@@ -53,6 +53,13 @@ TEST_F(SettingsTest, WrongValuesNameTheVariable) {
   ASSERT_FALSE(read());
   EXPECT_NE(read().error().message().find("CP_LISTEN_ADDR"), std::string::npos);
   env_.erase("CP_LISTEN_ADDR");
+  env_["CP_TRUSTED_PROXIES"] = "10.0.0.0/8, proxy.test";
+  ASSERT_FALSE(read());
+  EXPECT_NE(read().error().message().find("CP_TRUSTED_PROXIES"), std::string::npos);
+  env_["CP_TRUSTED_PROXIES"] = "10.0.0.0/8, ::1";
+  EXPECT_TRUE(read()->proxies.covers("10.9.9.9"));
+  env_.erase("CP_TRUSTED_PROXIES");
+  EXPECT_FALSE(read()->proxies.covers("127.0.0.1")) << "nobody by default";
   env_["AGENT_SHARED_SECRET"] = "short";
   ASSERT_FALSE(read());
   EXPECT_NE(read().error().message().find("AGENT_SHARED_SECRET"), std::string::npos);

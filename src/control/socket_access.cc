@@ -24,7 +24,7 @@ bool same_origin(const net::Headers& headers) {
 Task<JsonSocket> HttpApi::open_socket(CallPtr call) {
   const net::Headers& headers = call->exchange->request().headers;
   if (headers.has("X-API-Key")) {
-    call->principal = CO_TRY(co_await auth_->check(std::string(headers.get("X-API-Key")), call->peer));
+    call->principal = CO_TRY(co_await auth_->check(std::string(headers.get("X-API-Key")), call->address));
     CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
   } else if (!same_origin(headers)) {
     co_return fail(Code::kPermissionDenied, "pages of another origin must authenticate with X-API-Key");
@@ -44,7 +44,7 @@ Task<> HttpApi::authenticate(CallPtr call, JsonSocket* socket) {
       co_return fail(Code::kUnauthenticated, "send X-API-Key, or {\"type\":\"auth\",\"token\":KEY} first");
     }
     std::string token = CO_TRY(frame.text("token", kMaxTokenBytes));
-    call->principal = CO_TRY(co_await auth_->check(std::move(token), call->peer));
+    call->principal = CO_TRY(co_await auth_->check(std::move(token), call->address));
   }
   CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
   co_return Result<>{};
@@ -61,10 +61,12 @@ Task<JsonInput> HttpApi::first_frame(CallPtr call, JsonSocket* socket) {
   }
 }
 
-Task<> HttpApi::end_socket(JsonSocket* socket, Result<> ran) {
+Task<> HttpApi::end_socket(CallPtr call, JsonSocket* socket, Result<> ran) {
   if (ran || ran.error().code() == Code::kCanceled) co_return Result<>{};
+  const PublicError told(ran.error());
+  log_failure(*call, told, ran.error());
   // A client that has left hears nothing any more.
-  static_cast<void>(co_await socket->refuse(std::move(ran).error()));
+  static_cast<void>(co_await socket->refuse(told));
   co_return Result<>{};
 }
 

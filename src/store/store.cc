@@ -52,6 +52,20 @@ bool can_begin(const Sandbox& row, model::Transition transition) {
   return model::can_begin(row.status, transition, !row.error.reason.empty());
 }
 
+// "SELECT <columns_where> IN (values)"; the columns are bound already.
+void select_in(soci::statement* statement, const std::string& columns_where,
+               const std::vector<std::string>& values) {
+  std::string names;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    names += (i == 0 ? ":v" : ", :v") + std::to_string(i);
+    statement->exchange(use(values[i]));
+  }
+  statement->alloc();
+  statement->prepare("SELECT " + columns_where + " IN (" + names + ")");
+  statement->define_and_bind();
+  statement->execute(false);
+}
+
 std::unexpected<Error> refuse(const Sandbox& row, model::Transition wanted) {
   if (row.transition != model::Transition::kNone) {
     return fail(
@@ -135,14 +149,18 @@ Task<> Store::insert_key(ApiKey key) {
   });
 }
 
-Task<std::optional<KeyOwner>> Store::find_key(std::string hash) {
-  return state_->read([hash = std::move(hash)](soci::session& sql) -> Result<std::optional<KeyOwner>> {
-    KeyOwner owner;
-    sql << "SELECT id, team_id FROM team_api_keys WHERE key_hash = :hash", into(owner.key_id),
-        into(owner.team_id), use(hash);
-    if (!sql.got_data()) return std::optional<KeyOwner>{};
-    return std::optional<KeyOwner>(std::move(owner));
-  });
+Task<std::map<std::string, KeyOwner>> Store::find_keys(std::vector<std::string> hashes) {
+  return state_->read(
+      [hashes = std::move(hashes)](soci::session& sql) -> Result<std::map<std::string, KeyOwner>> {
+        std::string hash;
+        KeyOwner owner;
+        soci::statement statement(sql);
+        for (auto* column : {&hash, &owner.key_id, &owner.team_id}) statement.exchange(into(*column));
+        select_in(&statement, "key_hash, id, team_id FROM team_api_keys WHERE key_hash", hashes);
+        std::map<std::string, KeyOwner> found;
+        while (statement.fetch()) found[hash] = owner;
+        return found;
+      });
 }
 
 Task<> Store::touch_key(std::string key_id, Time now) {
@@ -166,11 +184,18 @@ Task<Sandbox> Store::get_sandbox(std::string team_id, std::string id) {
   });
 }
 
-Task<std::optional<Sandbox>> Store::find_sandbox(std::string id) {
-  return state_->read([id = std::move(id)](soci::session& sql) -> Result<std::optional<Sandbox>> {
-    auto rows = select_sandboxes(sql, "id = :id", id);
-    if (rows.empty()) return std::optional<Sandbox>{};
-    return std::optional<Sandbox>(TRY(std::move(rows.front())));
+Task<std::map<std::string, Sandbox>> Store::find_sandboxes(std::vector<std::string> ids) {
+  return state_->read([ids = std::move(ids)](soci::session& sql) -> Result<std::map<std::string, Sandbox>> {
+    SandboxColumns columns;
+    soci::statement statement(sql);
+    columns.bind(statement);
+    select_in(&statement, std::string(kSandboxColumns) + " FROM sandboxes WHERE id", ids);
+    std::map<std::string, Sandbox> found;
+    while (statement.fetch()) {
+      // A row that a newer program wrote is that program's, and stands in nobody else's way.
+      if (auto sandbox = columns.to_sandbox()) found[columns.id] = *std::move(sandbox);
+    }
+    return found;
   });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -106,14 +107,15 @@ class Store {
   Task<bool> bootstrap(Team team, ApiKey key);
   Task<> insert_team(Team team);
   Task<> insert_key(ApiKey key);
-  Task<std::optional<KeyOwner>> find_key(std::string hash);
+  // The owners of those keys, by hash, that exist.
+  Task<std::map<std::string, KeyOwner>> find_keys(std::vector<std::string> hashes);
   Task<> touch_key(std::string key_id, Time now);
 
   Task<> insert_sandbox(Sandbox sandbox);
   // kNotFound also for another team's.
   Task<Sandbox> get_sandbox(std::string team_id, std::string id);
-  // Of any team; for traffic, which has no key. Nullopt when there is none.
-  Task<std::optional<Sandbox>> find_sandbox(std::string id);
+  // Those that exist, by id, of any team; for traffic, which has no key.
+  Task<std::map<std::string, Sandbox>> find_sandboxes(std::vector<std::string> ids);
   // Newest first; at most min(limit, kMaxRows), without unreadable ones. A status narrows the list.
   Task<std::vector<Sandbox>> list_sandboxes(std::string team_id, std::optional<model::Status> status,
                                             std::size_t limit);

@@ -154,14 +154,15 @@ TEST_P(StoreTest, MigratingTwiceDoesNothing) {
 
 TEST_P(StoreTest, KeysAreFoundByHashOnly) {
   ASSERT_TRUE(wait(store_->insert_key({"key-1", "team-1", "n", "hash-1", "wrn_abc", at(5)})));
-  auto owner = wait(store_->find_key("hash-1"));
-  ASSERT_TRUE(owner && *owner);
-  EXPECT_EQ((*owner)->team_id, "team-1");
-  EXPECT_EQ((*owner)->key_id, "key-1");
+  ASSERT_TRUE(wait(store_->insert_key({"key-3", "team-2", "n", "hash-3", "wrn_abc", at(5)})));
+  const auto found = wait(store_->find_keys({"hash-3", "hash-2", "hash-1"}));
+  ASSERT_TRUE(found) << found.error().to_string();
+  ASSERT_EQ(found->size(), 2);
+  EXPECT_EQ(found->at("hash-1").team_id, "team-1");
+  EXPECT_EQ(found->at("hash-1").key_id, "key-1");
+  EXPECT_EQ(found->at("hash-3").team_id, "team-2");
   EXPECT_TRUE(wait(store_->touch_key("key-1", at(9))));
-  auto none = wait(store_->find_key("hash-2"));
-  ASSERT_TRUE(none);
-  EXPECT_FALSE(none->has_value());
+  EXPECT_EQ(wait(store_->find_keys({"hash-2"}))->size(), 0);
   auto twice = wait(store_->insert_key({"key-2", "team-1", "n", "hash-1", "wrn_abc", at(5)}));
   ASSERT_FALSE(twice);
   EXPECT_EQ(twice.error().code(), Code::kAlreadyExists);

@@ -106,6 +106,13 @@ def test_one_byte_over_with_a_known_length_is_refused_early(api, shared):
     assert error_of(response)[0] == "too_large"
 
 
+def test_one_path_a_request(api, shared):
+    parts = [("path", (None, "/tmp/first")), ("path", (None, "/second")), ("file", ("content", b"x"))]
+    response = api.request("POST", f"/v1/sandboxes/{shared}/files/write", files=parts)
+    assert response.status_code == 400 and error_of(response) == ("invalid_request", "one path a request")
+    assert api.exec(shared, "ls", ["/tmp/first", "/tmp/first/second"])["exit_code"] != 0
+
+
 def test_the_stream_route_takes_more_and_holds_nothing(api, system, shared):
     pattern = Pattern(LIMIT + 1)
     with MemoryWatch(system) as memory:

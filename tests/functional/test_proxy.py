@@ -3,6 +3,7 @@ import hashlib
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -106,6 +107,24 @@ def test_headers_lead_there_too(web, system):
         assert httpx.get(url, headers=wrong, trust_env=False).status_code == 400
 
 
+def test_what_opens_something_of_ours_reaches_no_program(web, api):
+    sandbox = api.get(web.sandbox_id)
+    secrets = [api.key, *(value for name, value in sandbox.items() if name.endswith("_token"))]
+    headers = dict(zip(("X-API-Key", "x-access-token", "E2b-Traffic-Access-Token"), secrets))
+    for more in ({}, {"Connection": "Upgrade", "Upgrade": "echo"}):
+        seen = web.get("/headers", headers={**headers, **more, "X-Mine": "1"})
+        assert seen.status_code == 200 and "X-Mine" in seen.text
+        assert not [secret for secret in secrets if secret in seen.text], seen.text
+
+
+def test_nobody_else_says_who_the_client_is(web):
+    claims = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Host": "evil.test", "X-Forwarded-Proto": "https",
+              "X-Forwarded-Port": "1", "Forwarded": "for=203.0.113.9", "X-Real-Ip": "203.0.113.9"}
+    seen = {n.lower(): v for n, v in web.get("/h", headers=claims).json()["headers"].items()}
+    assert (seen["x-forwarded-for"], seen["x-forwarded-host"], seen["x-forwarded-proto"]) == ("127.0.0.1", web.host, "http")
+    assert not {"x-forwarded-port", "forwarded", "x-real-ip"} & set(seen)
+
+
 def test_large_bodies_go_through(web):
     content = bytes(range(256)) * 4096 * 20
     for body in (content, (content[i:i + 100_000] for i in range(0, len(content), 100_000))):
@@ -182,11 +201,14 @@ def test_ports_that_are_not_public_want_the_token(api, system):
     try:
         serve(api, sandbox["id"])
         traffic = Traffic(system, sandbox["id"])
-        token = sandbox["access_token"]
-        wait.until(lambda: traffic.get(headers={"X-Access-Token": token}).status_code == 200, 30, "the server")
-        assert traffic.get(headers={"E2b-Traffic-Access-Token": token}).status_code == 200
-        for headers in ({}, {"X-Access-Token": token[:-1] + "x"}, {"X-Access-Token": ""}):
-            assert traffic.get(headers=headers).status_code == 403
+        token = sandbox["traffic_access_token"]
+        wait.until(lambda: traffic.get(headers={"E2B-Traffic-Access-Token": token}).status_code == 200, 30, "the server")
+        for headers in ({}, {"E2b-Traffic-Access-Token": token[:-1] + "x"}, {"E2b-Traffic-Access-Token": ""},
+                        {"X-Access-Token": sandbox["access_token"]}, {"X-Access-Token": token},
+                        {"E2b-Traffic-Access-Token": sandbox["access_token"]}):
+            assert traffic.get(headers=headers).status_code == 403, headers
+        envd = {"E2b-Sandbox-Id": sandbox["id"], "Host": "127.0.0.1", "X-Access-Token": token}
+        assert traffic.get("/envs", headers=envd).status_code == 401, "the ports' token is not the guest agent's"
         assert sandbox["allow_public_traffic"] is False
         assert token not in json.dumps(api.list())
     finally:
@@ -204,6 +226,21 @@ def test_traffic_wakes_a_paused_sandbox_that_wants_it(api, system, make, way):
         assert traffic.get("/woken").json()["path"] == "/woken"
     else:
         upgraded(traffic).close()
+    assert api.status(sandbox_id) == "running"
+
+
+def test_a_crowd_wakes_it_once_and_all_are_served(api, system, make):
+    sandbox_id = make(auto_resume=True)
+    serve(api, sandbox_id)
+    traffic = Traffic(system, sandbox_id)
+    wait.until(lambda: traffic.get().status_code == 200, 30, "the server")
+    api.pause(sandbox_id)
+    envd = {"E2b-Sandbox-Id": sandbox_id, "Host": "127.0.0.1", "X-Access-Token": "wrong"}
+    assert traffic.get("/envs", headers=envd).status_code == 401
+    assert api.status(sandbox_id) == "paused", "who may not come in wakes nobody"
+    with ThreadPoolExecutor(20) as crowd:
+        answers = list(crowd.map(lambda number: traffic.get(f"/{number}"), range(20)))
+    assert [answer.status_code for answer in answers] == [200] * 20, [answer.text for answer in answers]
     assert api.status(sandbox_id) == "running"
 
 
