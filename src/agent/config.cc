@@ -104,7 +104,7 @@ Result<std::string> load_or_make_secret(async::Blocking blocking, const std::str
     TRY(sys::mkdirs(parent, 0755));
     // Written aside and linked, so that nobody reads half a secret and the first of two writers wins.
     const std::string temporary = random_id(path + ".new-");
-    TRY(sys::write_file(blocking, temporary, to_hex(random) + "\n", 0600));
+    TRY(sys::write_file_atomic(blocking, temporary, to_hex(random) + "\n", 0600));
     const bool linked = ::link(temporary.c_str(), path.c_str()) == 0 || errno == EEXIST;
     const Error failure = Error::from_errno(errno, "make " + path);
     ::unlink(temporary.c_str());
@@ -134,6 +134,10 @@ Result<AgentConfig> read_config(async::Blocking blocking, const Getenv& getenv) 
   config.sandbox.network.ready_slots = TRY(int_of(getenv, "AGENT_READY_SLOTS", 4, 0, 64));
   config.sandbox.network.max_slots = TRY(int_of(getenv, "AGENT_MAX_SANDBOXES", 4096, 1, 32'767));
   config.sandbox.network.internet = TRY(bool_of(getenv, "AGENT_INTERNET", true));
+  constexpr int kMostCacheMib = 1 << 30;
+  config.sandbox.template_cache_bytes =
+      static_cast<std::uint64_t>(TRY(int_of(getenv, "AGENT_TEMPLATE_CACHE_MIB", 0, 0, kMostCacheMib))) *
+      sandbox::kMiB;
   TRY(read_limits(getenv, &config.sandbox));
   config.log_level = log::level_from_name(getenv("LOG_LEVEL").value_or("info"));
   config.listen = TRY(listen_endpoint(getenv("AGENT_LISTEN_ADDR").value_or(":50051")));

@@ -130,6 +130,7 @@ Task<pb::ListSandboxesResponse> Service::list(pb::ListSandboxesRequest) {
     info->set_created_at_unix(record.created_ms / kMsPerSecond);
     info->set_last_active_at_unix(sandbox->last_active_ms() / kMsPerSecond);
     info->set_timeout_sec(static_cast<std::int32_t>(record.timeout_sec));
+    info->set_waiting_for(sandbox->waiting_for());
   }
   for (auto& id : manager_->auto_paused()) response.add_auto_paused_sandbox_ids(std::move(id));
   co_return response;
@@ -151,6 +152,7 @@ Task<pb::GetSandboxMetricsResponse> Service::metrics(pb::GetSandboxMetricsReques
   const auto range = CO_TRY(model::parse_metric_range(request.range()));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
   pb::GetSandboxMetricsResponse response;
+  response.set_waiting_for(sandbox->waiting_for());
   for (const auto& sample : sandbox->metrics().points(range, sandbox::unix_ms())) {
     auto* point = response.add_points();
     point->set_timestamp_unix(sample.time_ms / 1000);
@@ -161,19 +163,20 @@ Task<pb::GetSandboxMetricsResponse> Service::metrics(pb::GetSandboxMetricsReques
   co_return response;
 }
 
-Task<pb::DeleteSnapshotResponse> Service::delete_snapshot(pb::DeleteSnapshotRequest request) {
-  CO_TRY(co_await async::shielded(manager_->templates().remove(request.name())));
-  co_return pb::DeleteSnapshotResponse();
+namespace {
+
+std::unexpected<Error> no_named_templates() {
+  return fail(Code::kUnimplemented, "templates made of sandboxes are not there yet");
 }
 
-Task<pb::CreateSnapshotResponse> Service::create_snapshot(pb::CreateSnapshotRequest request) {
-  CO_TRY(model::check_name("name", request.name()));
-  const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  const std::uint64_t bytes = CO_TRY(co_await sandbox->capture(request.name()));
-  pb::CreateSnapshotResponse response;
-  response.set_name(request.name());
-  response.set_size_bytes(static_cast<std::int64_t>(bytes));
-  co_return response;
+}  // namespace
+
+Task<pb::DeleteSnapshotResponse> Service::delete_snapshot(pb::DeleteSnapshotRequest) {
+  co_return no_named_templates();
+}
+
+Task<pb::CreateSnapshotResponse> Service::create_snapshot(pb::CreateSnapshotRequest) {
+  co_return no_named_templates();
 }
 
 }  // namespace wrenn::agent

@@ -76,8 +76,8 @@ Task<> HttpApi::metrics(CallPtr call) {
                                          {"mem_bytes", point.mem_bytes()},
                                          {"disk_bytes", point.disk_bytes()}});
   }
-  const boost::json::object body{
-      {"sandbox_id", call->sandbox_id}, {"range", range}, {"points", std::move(points)}};
+  boost::json::object body{{"sandbox_id", call->sandbox_id}, {"range", range}, {"points", std::move(points)}};
+  if (!metrics.waiting_for().empty()) body["waiting_for"] = metrics.waiting_for();
   co_return co_await reply(call, 200, "application/json", boost::json::serialize(body));
 }
 

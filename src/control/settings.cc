@@ -29,7 +29,9 @@ Result<> make_secret(async::Blocking /*blocking*/, const std::string& path) {
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) return fail_errno("make " + path);
   const std::string text = to_hex(random) + "\n";
-  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  // On the disk before it has its name: a power cut must not leave an empty secret.
+  const bool written =
+      ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(fd) == 0;
   ::close(fd);
   const bool linked = written && (::link(temporary.c_str(), path.c_str()) == 0 || errno == EEXIST);
   const Error failure = Error::from_errno(errno, "make " + path);

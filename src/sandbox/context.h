@@ -7,6 +7,7 @@
 #include "async/async.h"
 #include "host/host.h"
 #include "net/http.h"
+#include "snapshot/verified_files.h"
 #include "vmm/vmm.h"
 
 // What every part of the sandbox layer works with.
@@ -20,6 +21,8 @@ struct Config {
   std::string cache_dir;
   std::string driver = "auto";
   std::string firecracker;  // its binary
+  // What template snapshots may occupy together; 0: a share of the disk, see kTemplateCacheShare.
+  std::uint64_t template_cache_bytes = 0;
   host::NetworkOptions network;
   vmm::DeviceLimits limits;
 };
@@ -35,6 +38,7 @@ struct Context {
   std::unique_ptr<async::Semaphore> starts;  // see take_start
   std::shared_ptr<net::HttpClient> http;
   std::string kernel_digest;
+  snapshot::VerifiedFiles verified;
 };
 
 // The files of one sandbox. Base image and template memory are hard links, so that a sandbox outlives its

@@ -21,6 +21,19 @@ Task<> keep_result(Task<T> task, std::optional<Result<T>>* out) {
   co_return Result<>{};
 }
 
+// `snapshot`: folder of the template's, or empty.
+Result<> write_files(async::Blocking blocking, const Context& context, const Paths& paths,
+                     const Record& record, const Template& from, const std::string& snapshot) {
+  TRY(check_space(context.config.sandboxes_dir, 0));
+  TRY(sys::mkdirs(paths.run_dir, 0700));
+  TRY(write_record(blocking, paths.dir, record, Durability::kAtomic));
+  TRY(link_image(blocking, from.rootfs, from.base_image, paths.base));
+  if (snapshot.empty()) return host::make_overlay_disk(blocking, paths.overlay, kDiskBytes);
+  TRY(link_or_copy(blocking, snapshot + "/memory", paths.memory));
+  TRY(reserve_on_tmpfs(blocking, paths.memory));
+  return sys::copy_sparse(blocking, snapshot + "/overlay", paths.overlay);
+}
+
 }  // namespace
 
 Task<> Sandbox::create(Template from) {
@@ -48,40 +61,46 @@ Task<> Sandbox::locked_create(Template from) {
   co_return Result<>{};
 }
 
-Result<> Sandbox::make_files(async::Blocking blocking, Template from, std::optional<std::string> snapshot) {
-  TRY(sys::mkdirs(paths_.run_dir, 0700));
-  TRY(write_record(blocking, paths_.dir, record_, Durability::kAtomic));
-  TRY(link_or_copy(blocking, from.rootfs, paths_.base));
-  if (!snapshot) return host::make_overlay_disk(blocking, paths_.overlay, kDiskBytes);
-  TRY(link_or_copy(blocking, *snapshot + "/memory", paths_.memory));
-  TRY(reserve_on_tmpfs(blocking, paths_.memory));
-  return sys::copy_sparse(blocking, *snapshot + "/overlay", paths_.overlay);
+Task<TemplateStore::SnapshotPtr> Sandbox::make_files(Template from) {
+  for (int tries = 1;; ++tries) {
+    auto snapshot = CO_TRY(co_await owner_.templates->ready(from, record_.vcpus, record_.memory_mib));
+    record_.memory_digest = snapshot == nullptr ? "" : snapshot->memory_digest;
+    auto work = [context = context_, paths = paths_, record = record_, from,
+                 snapshot](async::Blocking blocking) {
+      return write_files(blocking, *context, paths, record, from, snapshot == nullptr ? "" : snapshot->dir);
+    };
+    const Result<> written = co_await async::offload(*context_->pool, std::move(work));
+    if (written) co_return snapshot;
+    if (written.error().reason() != kImageReplaced || tries == kImageTries) co_return fail(written.error());
+    // Memory of one image over the disk of another would be garbage: both again, of what is there now.
+    from = CO_TRY(owner_.templates->find(from.name));
+  }
 }
 
 Task<> Sandbox::start_new(Template from) {
-  const auto snapshot = CO_TRY(co_await owner_.templates->ready(from, record_.vcpus, record_.memory_mib));
   // Files and slot are made side by side.
   std::optional<Result<host::Slot>> slot;
   async::Nursery nursery(context_->executor);
   nursery.spawn("slot", keep_result(context_->slots->acquire(), &slot));
-  Result<> files = co_await async::offload(*context_->pool, [this, from, snapshot](async::Blocking blocking) {
-    return make_files(blocking, from, snapshot);
-  });
+  auto files = co_await make_files(from);
   co_await nursery.join();
   if (!slot) co_return fail(async::canceled_error());
   if (*slot) {
     machine_.slot = **slot;
     record_.slot = machine_.slot.index;
   }
-  CO_TRY(std::move(files));
+  const auto snapshot = CO_TRY(std::move(files));
   CO_TRY(std::move(*slot));
 
-  LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, "", snapshot.value_or("")};
-  if (snapshot) plan.memory_file = paths_.memory;
+  LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, "", ""};
+  if (snapshot != nullptr) {
+    plan.snapshot_dir = snapshot->dir;
+    plan.memory_file = paths_.memory;
+  }
   machine_.vm = CO_TRY(co_await launch(context_, std::move(plan), machine_.slot));
   record_.process = machine_.vm->process();
-  guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
-  if (snapshot) {
+  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  if (snapshot != nullptr) {
     CO_TRY(co_await machine_.vm->resume());
   } else {
     owner_.templates->build_in_background(owner_.nursery, from, record_.vcpus, record_.memory_mib);

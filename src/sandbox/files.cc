@@ -9,18 +9,20 @@
 
 #include <cerrno>
 
-#include "base/bytes.h"
+#include "host/host.h"
+#include "sandbox/limits.h"
 #include "sys/fd.h"
 #include "sys/file.h"
 
 namespace wrenn::sandbox {
 
-Result<> replace_file(async::Blocking blocking, const std::string& path, std::string_view content) {
-  const std::string temporary = random_id(path + ".new-");
-  Result<> written = sys::write_file(blocking, temporary, content, 0600);
-  if (written) written = sys::rename_file(temporary, path);
-  if (!written) ::unlink(temporary.c_str());
-  return written;
+Result<> check_space(const std::string& dir, std::uint64_t needed) {
+  const std::uint64_t available = TRY(host::free_bytes(dir));
+  if (available >= needed + kDiskReserveBytes) return {};
+  return fail(
+      Error(Code::kResourceExhausted, fmt::format("{} MiB are needed and {} MiB are free",
+                                                  (needed + kDiskReserveBytes) / kMiB, available / kMiB))
+          .with_reason("disk_full"));
 }
 
 Result<> link_or_copy(async::Blocking blocking, const std::string& from, const std::string& to) {
@@ -28,6 +30,19 @@ Result<> link_or_copy(async::Blocking blocking, const std::string& from, const s
   if (::link(from.c_str(), to.c_str()) == 0) return {};
   if (errno != EXDEV && errno != EPERM && errno != EMLINK) return fail_errno("link " + from);
   return sys::copy_sparse(blocking, from, to);
+}
+
+Result<> sync_copy(async::Blocking blocking, const std::string& path) {
+  struct stat info{};
+  if (::stat(path.c_str(), &info) != 0) return fail_errno("stat " + path);
+  return info.st_nlink > 1 ? Result<>{} : sys::fsync_path(blocking, path);
+}
+
+Result<> link_image(async::Blocking blocking, const std::string& from, const std::string& version,
+                    const std::string& to) {
+  TRY(link_or_copy(blocking, from, to));
+  if (TRY(image_version(to)) == version) return {};
+  return fail(Error(Code::kAborted, from + " was replaced meanwhile").with_reason(kImageReplaced));
 }
 
 Result<> reserve_on_tmpfs(async::Blocking /*blocking*/, const std::string& path) {
@@ -54,10 +69,11 @@ std::uint64_t allocated_bytes(async::Blocking blocking, const std::string& dir) 
   return total;
 }
 
-Result<std::string> file_identity(const std::string& path) {
-  struct stat st{};
-  if (::stat(path.c_str(), &st) != 0) return fail_errno("stat " + path);
-  return fmt::format("{}-{}.{:09}", st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+Result<std::string> image_version(const std::string& path) {
+  constexpr std::int64_t kNanosPerSecond = 1'000'000'000;
+  const sys::FileIdentity file = TRY(sys::file_identity(path));
+  return fmt::format("{}-{}.{:09}", file.size, file.modified_ns / kNanosPerSecond,
+                     file.modified_ns % kNanosPerSecond);
 }
 
 }  // namespace wrenn::sandbox

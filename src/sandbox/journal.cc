@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "model/sandbox.h"
-#include "sandbox/files.h"
+#include "sandbox/disk_reserve.h"
 #include "sys/file.h"
 
 namespace wrenn::sandbox {
@@ -76,6 +76,7 @@ std::string to_json(const Record& record) {
       {"start_time", static_cast<std::int64_t>(record.process.start_time)},
       {"slot", record.slot},
       {"auto_paused", record.auto_paused},
+      {"memory_digest", record.memory_digest},
   };
   return json::serialize(object) + "\n";
 }
@@ -109,14 +110,22 @@ Result<Record> parse_record(std::string_view text) {
   const json::value* auto_paused = object.if_contains("auto_paused");
   if (auto_paused == nullptr || !auto_paused->is_bool()) return bad("auto_paused is missing");
   record.auto_paused = auto_paused->get_bool();
+  // Journals of earlier agents have none.
+  if (object.contains("memory_digest")) record.memory_digest = TRY(text_field(object, "memory_digest"));
   return record;
 }
 
 Result<> write_record(async::Blocking blocking, const std::string& dir, const Record& record,
                       Durability durability) {
-  const std::string path = dir + "/journal.json";
-  if (durability == Durability::kAtomic) return replace_file(blocking, path, to_json(record));
-  return sys::write_file_atomic(blocking, path, to_json(record), 0600);
+  const auto write = [&] {
+    return sys::write_file_atomic(blocking, dir + "/journal.json", to_json(record), 0600, durability);
+  };
+  Result<> written = write();
+  if (written || written.error().reason() != "disk_full") return written;
+  // What does not exist yet may fail.
+  const bool exists = record.phase != Phase::kCreating && record.phase != Phase::kBuilding;
+  if (!exists || !use_disk_reserve(blocking, dir.substr(0, dir.rfind('/')))) return written;
+  return write();
 }
 
 Result<Record> read_record(async::Blocking /*blocking*/, const std::string& dir) {

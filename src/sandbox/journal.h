@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "sys/file.h"
 #include "vmm/vmm.h"
 
 // What the agent must know of a sandbox after it was killed at any moment: one small file per sandbox
@@ -38,15 +39,14 @@ struct Record {
   vmm::ProcessIdentity process;  // pid 0: none known
   int slot = 0;                  // 0: none
   bool auto_paused = false;      // paused by the reaper and not yet acknowledged
+  // Of the memory file that the VM maps, as it was verified when the life began; empty: none, or not known.
+  std::string memory_digest;
 };
 
 std::string to_json(const Record& record);
 Result<Record> parse_record(std::string_view text);
 
-enum class Durability : std::uint8_t {
-  kAtomic,   // survives the agent's death
-  kDurable,  // survives the host's: fsynced
-};
+using sys::Durability;
 Result<> write_record(async::Blocking blocking, const std::string& dir, const Record& record,
                       Durability durability);
 Result<Record> read_record(async::Blocking blocking, const std::string& dir);

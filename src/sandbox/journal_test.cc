@@ -24,6 +24,7 @@ Record sample() {
   record.process = {4242, 987'654'321};
   record.slot = 12;
   record.auto_paused = true;
+  record.memory_digest = "xxh3-128:0123";
   return record;
 }
 
@@ -34,6 +35,17 @@ TEST(Journal, RoundTrips) {
   EXPECT_EQ(to_json(*out), to_json(in));
   EXPECT_EQ(out->phase, Phase::kPaused);
   EXPECT_EQ(out->process.start_time, 987'654'321u);
+  EXPECT_EQ(out->memory_digest, "xxh3-128:0123");
+}
+
+TEST(Journal, EarlierAgentsDidNotNoteTheMemorysDigest) {
+  std::string text = to_json(sample());
+  const std::string field = ",\"memory_digest\":\"xxh3-128:0123\"";
+  ASSERT_NE(text.find(field), std::string::npos) << text;
+  text.erase(text.find(field), field.size());
+  const auto out = parse_record(text);
+  ASSERT_TRUE(out) << out.error().to_string();
+  EXPECT_EQ(out->memory_digest, "");
 }
 
 TEST(Journal, EveryTruncationIsRefused) {

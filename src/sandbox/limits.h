@@ -14,6 +14,14 @@ inline constexpr std::uint64_t kDiskBytes = 5 * 1024 * kMiB;
 inline constexpr std::uint64_t kVmmOverheadBytes = 256 * kMiB;
 // Left free on the snapshot filesystem after a pause.
 inline constexpr std::uint64_t kDiskReserveBytes = 64 * kMiB;
+// Template snapshots: their part of the disk unless a setting says otherwise, how many builds run or wait
+// beside the sandboxes, and how often what is made of an image begins anew when the image was replaced
+// meanwhile.
+inline constexpr std::uint64_t kTemplateCacheShare = 10;  // a tenth
+inline constexpr int kMaxTemplateBuilds = 8;
+inline constexpr int kImageTries = 3;
+// Kept back on the sandboxes' filesystem for their journals: room for a thousand of them.
+inline constexpr std::uint64_t kJournalReserveBytes = 4 * kMiB;
 
 inline constexpr std::size_t kMaxExecOutputBytes = 8 * kMiB;
 inline constexpr std::size_t kMaxFileBytes = 100 * kMiB;

@@ -5,7 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
-#include "sandbox/files.h"
+#include "sandbox/disk_reserve.h"
 #include "sandbox/limits.h"
 #include "sys/file.h"
 
@@ -107,10 +107,6 @@ Result<Record> Manager::new_record(const CreateSpec& spec, const Template& from)
   Record record;
   record.vcpus = static_cast<int>(spec.vcpus == 0 ? model::kDefaultVcpus : spec.vcpus);
   record.memory_mib = static_cast<int>(spec.memory_mib == 0 ? model::kDefaultMemoryMb : spec.memory_mib);
-  if (from.named) {
-    record.vcpus = from.vcpus;
-    record.memory_mib = from.memory_mib;
-  }
   record.id = spec.id.empty() ? random_id("sb-") : spec.id;
   if (!model::is_sandbox_id(record.id)) {
     return fail(Error(Code::kInvalidArgument, "sandbox_id must be letters, digits, '-' and '_', at most 64")
@@ -190,6 +186,11 @@ Task<> Manager::measure() {
       const Result<> sampled = co_await sandbox->sample();
       if (!sampled && sampled.error().code() == Code::kCanceled) co_return sampled;
     }
+    const Result<> reserved = co_await async::offload(
+        *context_.pool, [dir = context_.config.sandboxes_dir](async::Blocking blocking) {
+          return keep_disk_reserve(blocking, dir);
+        });
+    if (!reserved) log::warn("no space is reserved for journals: {}", reserved.error().to_string());
     CO_TRY(co_await async::sleep_for(kSamplePeriod));
   }
 }

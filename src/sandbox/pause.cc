@@ -25,33 +25,26 @@ struct CapturePlan {
   snapshot::Manifest manifest;
 };
 
-Result<> check_space(const std::string& dir, std::uint64_t needed) {
-  const std::uint64_t available = TRY(host::free_bytes(dir));
-  if (available >= needed + kDiskReserveBytes) return {};
-  return fail(
-      Error(Code::kResourceExhausted, fmt::format("the snapshot needs {} MiB and {} MiB are free",
-                                                  (needed + kDiskReserveBytes) / kMiB, available / kMiB))
-          .with_reason("disk_full"));
-}
-
 // The VM stands still. Memory that came from a template or an earlier snapshot is linked, and the pages
 // written since are stored; a guest that was booted here has none such, so its whole memory becomes one.
-Result<> write_files(async::Blocking blocking, const CapturePlan& plan, const std::string& snapshots_root,
+Result<> write_files(async::Blocking blocking, const CapturePlan& plan, const Context& context,
                      snapshot::Writer* writer) {
   const auto& [paths, ram, loaded_on_demand, working_set, manifest] = plan;
   auto runs = TRY(sys::private_pages(blocking, ram));
   if (loaded_on_demand) runs = TRY(snapshot::changed_pages(blocking, ram, runs, paths.memory));
   if (!working_set.empty()) TRY(snapshot::write_runs(blocking, working_set, writer->path("working-set")));
-  TRY(check_space(snapshots_root, bytes_of(runs)));
+  TRY(check_space(context.config.snapshots_dir, bytes_of(runs)));
   if (sys::exists(paths.memory)) {
     TRY(link_or_copy(blocking, paths.memory, writer->path("memory")));
     TRY(snapshot::write_pages(blocking, ram, runs, writer->path("pages")));
   } else {
-    TRY(snapshot::write_memory(blocking, ram, "", writer->path("memory")));
+    TRY(snapshot::write_memory(blocking, ram, writer->path("memory")));
     TRY(snapshot::write_pages(blocking, ram, {}, writer->path("pages")));
   }
   TRY(link_or_copy(blocking, paths.overlay, writer->path("overlay")));
-  return writer->publish(blocking, manifest);
+  TRY(sync_copy(blocking, paths.base));
+  TRY(writer->publish(blocking, manifest, context.verified));
+  return {};
 }
 
 }  // namespace
@@ -139,15 +132,19 @@ Task<> Sandbox::fill_snapshot(snapshot::Writer* writer) {
   CO_TRY(co_await vm->save_device_state(writer->path("state")));
   CapturePlan plan{paths_, CO_TRY(co_await vm->ram()), vm->loaded_on_demand(), vm->working_set(), {}};
   plan.manifest =
-      manifest_of(*context_, record_.vcpus, record_.memory_mib, CO_TRY(file_identity(paths_.base)));
+      manifest_of(*context_, record_.vcpus, record_.memory_mib, CO_TRY(image_version(paths_.base)));
   plan.manifest.kind = "sandbox";
   plan.manifest.id = record_.id;
   plan.manifest.generation = record_.generation + 1;
   plan.manifest.parent = record_.template_name;
-  co_return co_await async::offload(
-      *context_->pool, [plan, root = context_->config.snapshots_dir, writer](async::Blocking blocking) {
-        return write_files(blocking, plan, root, writer);
-      });
+  // What the VM runs on must still be what was verified when its life began.
+  if (!record_.memory_digest.empty()) {
+    plan.manifest.files = {{.name = "memory", .size = 0, .digest = record_.memory_digest}};
+  }
+  co_return co_await async::offload(*context_->pool,
+                                    [plan, context = context_, writer](async::Blocking blocking) {
+                                      return write_files(blocking, plan, *context, writer);
+                                    });
 }
 
 Task<> Sandbox::finish_pause() {
@@ -181,6 +178,11 @@ Task<> Sandbox::roll_back_pause(Error cause) {
     co_return fail(std::move(cause));
   }
   log::warn("sandbox {}: pause failed, it goes on running: {}", record_.id, cause.to_string());
+  // Before the guest runs: a new agent must not take for the sandbox what its disk has left behind.
+  const Result<> unpublished = co_await async::offload(
+      *context_->pool,
+      [dir = paths_.snapshot_dir](async::Blocking blocking) { return snapshot::remove(blocking, dir); });
+  if (!unpublished) log::error("sandbox {}: {}", record_.id, unpublished.error().to_string());
   Result<> going = co_await machine_.vm->resume();
   // Also undoes what quiescing did.
   if (going) going = co_await init_guest();

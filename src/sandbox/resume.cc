@@ -1,4 +1,4 @@
-// Sandbox::resume and capture.
+// Sandbox::resume and what it is made of.
 #include "base/log.h"
 #include "sandbox/files.h"
 #include "sandbox/limits.h"
@@ -12,23 +12,28 @@ using model::HostStatus;
 
 namespace {
 
-Result<> check_snapshot(async::Blocking blocking, const Context& context, const Paths& paths,
-                        const Record& record) {
+// Answers the digest of `memory`; empty where an earlier agent left it out of the manifest.
+Result<std::string> check_snapshot(async::Blocking blocking, Context* context, const Paths& paths,
+                                   const Record& record) {
   const snapshot::Manifest manifest = TRY(snapshot::read_manifest(blocking, paths.snapshot_dir));
   if (manifest.kind != "sandbox" || manifest.id != record.id || manifest.generation != record.generation) {
     return fail(Error(Code::kDataLoss, "the snapshot is another sandbox's or another generation")
                     .with_reason("snapshot_corrupt"));
   }
-  TRY(check_loadable(context, manifest));
-  return snapshot::verify(blocking, paths.snapshot_dir, manifest);
+  TRY(check_loadable(*context, manifest));
+  TRY(snapshot::verify(blocking, paths.snapshot_dir, manifest, &context->verified));
+  const snapshot::Manifest::File* memory = manifest.find("memory");
+  return memory == nullptr ? std::string() : memory->digest;
 }
 
-Result<> put_files_in_place(async::Blocking blocking, const Context& context, const Paths& paths,
-                            const Record& record) {
-  TRY(check_snapshot(blocking, context, paths, record));
+// Answers the digest of the memory file.
+Result<std::string> put_files_in_place(async::Blocking blocking, Context* context, const Paths& paths,
+                                       const Record& record) {
+  std::string digest = TRY(check_snapshot(blocking, context, paths, record));
   TRY(sys::mkdirs(paths.run_dir, 0700));
   TRY(link_or_copy(blocking, paths.snapshot_dir + "/memory", paths.memory));
-  return link_or_copy(blocking, paths.snapshot_dir + "/overlay", paths.overlay);
+  TRY(link_or_copy(blocking, paths.snapshot_dir + "/overlay", paths.overlay));
+  return digest;
 }
 
 }  // namespace
@@ -61,9 +66,9 @@ Task<> Sandbox::locked_resume(std::int64_t timeout_sec) {
 
 Task<> Sandbox::load_paused() {
   CO_TRY(co_await write_journal(Phase::kResuming, Durability::kAtomic));
-  CO_TRY(co_await async::offload(
+  record_.memory_digest = CO_TRY(co_await async::offload(
       *context_->pool, [context = context_, paths = paths_, record = record_](async::Blocking blocking) {
-        return put_files_in_place(blocking, *context, paths, record);
+        return put_files_in_place(blocking, context, paths, record);
       }));
   machine_.slot = CO_TRY(co_await context_->slots->acquire());
   record_.slot = machine_.slot.index;
@@ -116,20 +121,6 @@ asio::awaitable<void> Sandbox::retire_resumed() {
     retired = co_await discard();
   }
   if (!retired) log::error("sandbox {}: {}", record_.id, retired.error().to_string());
-}
-
-Task<std::uint64_t> Sandbox::capture(std::string name) {
-  auto all = [](std::shared_ptr<Sandbox> self, std::string wanted) -> Task<std::uint64_t> {
-    const auto guard = CO_TRY(co_await self->turn_.lock());
-    co_return co_await self->locked_capture(std::move(wanted));
-  };
-  co_return co_await async::shielded(all(shared_from_this(), std::move(name)));
-}
-
-Task<std::uint64_t> Sandbox::locked_capture(std::string name) {
-  if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
-  if (status_ == HostStatus::kRunning) CO_TRY(co_await locked_pause(false));
-  co_return co_await owner_.templates->capture(std::move(name), paths_.snapshot_dir, paths_.base);
 }
 
 }  // namespace wrenn::sandbox

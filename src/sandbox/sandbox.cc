@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "sandbox/files.h"
 #include "sandbox/limits.h"
 #include "sys/file.h"
 
@@ -132,6 +133,7 @@ Result<std::int64_t> occupied_bytes(const std::string& path) {
 Task<> Sandbox::sample() {
   if (status_ != HostStatus::kRunning) {
     metrics_.restart();
+    waits_for_disk_ = false;
     co_return Result<>{};
   }
   const auto vm = machine_.vm;
@@ -140,7 +142,19 @@ Task<> Sandbox::sample() {
   if (machine_.vm != vm) co_return Result<>{};
   tell_throttled(used.throttled);
   metrics_.record(unix_ms(), used.cpu_time_us, static_cast<std::int64_t>(used.rss_bytes), disk);
-  co_return Result<>{};
+  const bool waited = std::exchange(waits_for_disk_, used.disk_full);
+  if (!used.disk_full) co_return Result<>{};
+  if (!waited) log::warn("sandbox {}: stands still until its host's disk has space", record_.id);
+  co_return co_await go_on_if_space();
+}
+
+// A VM that the full disk stopped goes on from the very write. In a transition it must not.
+Task<> Sandbox::go_on_if_space() {
+  if (turn_.locked() || !check_space(context_->config.sandboxes_dir, 0)) co_return Result<>{};
+  const auto guard = CO_TRY(co_await turn_.lock());
+  if (status_ != HostStatus::kRunning) co_return Result<>{};
+  log::info("sandbox {}: its host's disk has space again, so it goes on", record_.id);
+  co_return co_await machine_.vm->resume();
 }
 
 void Sandbox::tell_throttled(std::uint64_t times) {
@@ -210,8 +224,11 @@ Task<> Sandbox::destroy() {
 
 Task<> Sandbox::locked_destroy() {
   if (gone_) co_return Result<>{};
-  // Should the agent die now, the next one goes on with it.
-  if (sys::exists(paths_.dir)) CO_TRY(co_await write_journal(Phase::kDestroying, Durability::kAtomic));
+  // Should the agent die now, the next one goes on with it. A disk too full to say so is a reason to go on.
+  if (sys::exists(paths_.dir)) {
+    const Result<> written = co_await write_journal(Phase::kDestroying, Durability::kAtomic);
+    if (!written) log::warn("sandbox {}: {}", record_.id, written.error().to_string());
+  }
   co_return co_await discard();
 }
 

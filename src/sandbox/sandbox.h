@@ -49,8 +49,6 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> pause_if_idle();
   Task<> resume(std::int64_t timeout_sec);
   Task<> destroy();
-  // Pauses if running, then makes a named template of the snapshot. Answers the bytes it occupies.
-  Task<std::uint64_t> capture(std::string name);
 
   // ---- after a restart of the agent
   Task<> recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm);
@@ -79,6 +77,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> sample();
 
   // ---- views
+  // What the running VM stands still for, "disk_space"; empty: nothing.
+  std::string waiting_for() const { return waits_for_disk_ ? "disk_space" : ""; }
   const Metrics& metrics() const { return metrics_; }
   const Record& record() const { return record_; }
   model::HostStatus status() const { return status_; }
@@ -116,6 +116,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void set_status(model::HostStatus status);
   void start_watch();
   void tell_throttled(std::uint64_t times);
+  Task<> go_on_if_space();
   Task<> watch(std::shared_ptr<vmm::Vm> vm);
   Task<> discard();
   Task<> locked_destroy();
@@ -125,7 +126,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   // create.cc
   Task<> locked_create(Template from);
   Task<> start_new(Template from);
-  Result<> make_files(async::Blocking blocking, Template from, std::optional<std::string> snapshot);
+  Task<TemplateStore::SnapshotPtr> make_files(Template from);
 
   // pause.cc
   Task<> locked_pause(bool automatic);
@@ -142,7 +143,6 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> back_to_paused();
   Task<> run_resumed();
   asio::awaitable<void> retire_resumed();
-  Task<std::uint64_t> locked_capture(std::string name);
 
   // recovery
   Task<> adopt(std::shared_ptr<vmm::Vm> vm);
@@ -161,6 +161,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::shared_ptr<bool> dropping_ = std::make_shared<bool>(false);
   std::int64_t last_active_ms_ = 0;
   std::int64_t next_auto_pause_ms_ = 0;
+  bool waits_for_disk_ = false;
   std::uint64_t throttled_ = 0;  // of this VM, told so far
   bool gone_ = false;
 };

@@ -15,5 +15,7 @@ inline constexpr std::size_t kWritebackBytes = std::size_t{8} * 1024 * 1024;
 inline constexpr std::size_t kDigestBlockBytes = std::size_t{64} * 1024;
 inline constexpr std::size_t kMaxManifestBytes = std::size_t{64} * 1024;
 inline constexpr std::size_t kMaxManifestFiles = 16;
+// Remembered as verified; one each for what templates and cold-booted sandboxes share.
+inline constexpr std::size_t kMaxVerifiedFiles = 16 * 1024;
 
 }  // namespace wrenn::snapshot

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 namespace wrenn::snapshot {
@@ -23,6 +24,10 @@ constexpr std::pair<const char*, std::string Manifest::*> kTexts[] = {
     {"created_at", &Manifest::created_at},
 };
 
+Error corrupt(const std::string& path, std::string_view why) {
+  return Error(Code::kDataLoss, fmt::format("{}: {}", path, why)).with_reason("snapshot_corrupt");
+}
+
 std::string text(const json::object& object, const char* name) {
   return std::string(object.at(name).as_string());
 }
@@ -43,11 +48,28 @@ Manifest from_object(const json::object& object) {
   return manifest;
 }
 
+// A file without a digest is one whose damage nobody would see.
+Result<> check_complete(const Manifest& manifest, const std::string& path) {
+  std::vector<std::string_view> wanted{"state", "overlay"};
+  const bool sandbox = manifest.kind == "sandbox";
+  if (sandbox) wanted.emplace_back("pages");
+  if (!sandbox || manifest.format > kOldestFormat) wanted.emplace_back("memory");
+  for (const std::string_view name : wanted) {
+    if (manifest.find(name) == nullptr) return fail(corrupt(path, fmt::format("does not list {}", name)));
+  }
+  return {};
+}
+
 bool is_plain_name(const std::string& name) {
   return !name.empty() && name.find('/') == std::string::npos && name.front() != '.';
 }
 
 }  // namespace
+
+const Manifest::File* Manifest::find(std::string_view name) const {
+  const auto it = std::ranges::find(files, name, &File::name);
+  return it == files.end() ? nullptr : &*it;
+}
 
 std::string manifest_json(const Manifest& manifest) {
   json::object object{{"format", manifest.format},
@@ -64,19 +86,19 @@ std::string manifest_json(const Manifest& manifest) {
 }
 
 Result<Manifest> parse_manifest(const std::string& text, const std::string& path) {
-  const auto corrupt = [&](std::string_view why) {
-    return fail(Error(Code::kDataLoss, fmt::format("{}: {}", path, why)).with_reason("snapshot_corrupt"));
-  };
   try {
     Manifest manifest = from_object(json::parse(text).as_object());
-    if (manifest.format != kFormatVersion) return corrupt("written by another version");
-    if (manifest.files.size() > kMaxManifestFiles) return corrupt("too many files");
-    for (const auto& file : manifest.files) {
-      if (!is_plain_name(file.name)) return corrupt("a file name leaves the folder");
+    if (manifest.format < kOldestFormat || manifest.format > kFormatVersion) {
+      return fail(corrupt(path, "written by another version"));
     }
+    if (manifest.files.size() > kMaxManifestFiles) return fail(corrupt(path, "too many files"));
+    for (const auto& file : manifest.files) {
+      if (!is_plain_name(file.name)) return fail(corrupt(path, "a file name leaves the folder"));
+    }
+    TRY(check_complete(manifest, path));
     return manifest;
   } catch (const std::exception& e) {
-    return corrupt(e.what());
+    return fail(corrupt(path, e.what()));
   }
 }
 

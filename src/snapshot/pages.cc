@@ -21,6 +21,7 @@ struct Header {
   std::uint64_t runs = 0;
   std::uint64_t pages = 0;
 };
+constexpr std::uint32_t kPagesVersion = 1;
 using Magic = std::array<char, 8>;
 constexpr Magic kPagesMagic = {'W', 'R', 'N', 'P', 'A', 'G', 'E', 'S'};
 constexpr Magic kRunsMagic = {'W', 'R', 'N', 'W', 'O', 'R', 'K', 'S'};
@@ -54,7 +55,7 @@ Result<std::vector<PageRun>> read_table(async::Blocking blocking, int fd, const 
   const std::uint64_t file_bytes = TRY(sys::file_size(path));
   if (file_bytes < sizeof header) return fail(corrupt(path, "too short"));
   TRY(sys::pread_all(blocking, fd, reinterpret_cast<char*>(&header), sizeof header, 0));
-  if (header.magic != magic || header.version != kFormatVersion || header.page_bytes != kPageBytes) {
+  if (header.magic != magic || header.version != kPagesVersion || header.page_bytes != kPageBytes) {
     return fail(corrupt(path, "another kind of file, or of another version"));
   }
   if (header.runs > ram_pages || header.pages > ram_pages)
@@ -73,7 +74,7 @@ Result<std::vector<PageRun>> read_table(async::Blocking blocking, int fd, const 
 Result<std::uint64_t> write_table(async::Blocking blocking, int fd, const Magic& magic,
                                   const std::vector<PageRun>& runs, const std::string& path) {
   Header header{.magic = magic,
-                .version = kFormatVersion,
+                .version = kPagesVersion,
                 .page_bytes = static_cast<std::uint32_t>(kPageBytes),
                 .runs = runs.size(),
                 .pages = sys::page_count(runs)};
@@ -171,19 +172,13 @@ Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const st
 
 namespace {
 
-// Pages of zeros become holes; a hole in the parent under a zero page stays one, data there is punched out.
+// Pages of zeros stay holes of the new file.
 Result<> place_block(async::Blocking blocking, int file, std::string_view block, std::uint64_t first_page) {
   for (std::size_t at = 0; at < block.size();) {
     const bool zero = all_zero(block.data() + at, kPageBytes);
     std::size_t end = at + kPageBytes;
     while (end < block.size() && all_zero(block.data() + end, kPageBytes) == zero) end += kPageBytes;
-    const std::uint64_t offset = first_page * kPageBytes + at;
-    if (!zero) {
-      TRY(sys::pwrite_all(blocking, file, block.substr(at, end - at), offset));
-    } else if (::fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                           static_cast<off_t>(end - at)) != 0) {
-      return fail_errno("punch a hole");
-    }
+    if (!zero) TRY(sys::pwrite_all(blocking, file, block.substr(at, end - at), first_page * kPageBytes + at));
     at = end;
   }
   return {};
@@ -192,19 +187,14 @@ Result<> place_block(async::Blocking blocking, int file, std::string_view block,
 }  // namespace
 
 Result<std::uint64_t> write_memory(async::Blocking blocking, const ProcessMemory& ram,
-                                   const std::string& parent, const std::string& path) {
+                                   const std::string& path) {
   const auto runs = TRY(sys::private_pages(blocking, ram));
-  if (!parent.empty()) TRY(copy_sparse(blocking, parent, path));
-  const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT, 0600));
+  const auto file = TRY(sys::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
   if (::ftruncate(file.get(), static_cast<off_t>(ram.size())) != 0) return fail_errno("truncate " + path);
   TRY(for_each_block(blocking, ram, runs, [&](std::string_view block, std::uint64_t page) {
     return place_block(blocking, file.get(), block, page);
   }));
   return sys::page_count(runs) * kPageBytes;
-}
-
-Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to) {
-  return sys::copy_sparse(blocking, from, to);
 }
 
 }  // namespace wrenn::snapshot

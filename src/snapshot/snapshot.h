@@ -4,9 +4,12 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "async/blocking.h"
 #include "base/result.h"
+#include "snapshot/verified_files.h"
 #include "sys/process_memory.h"
 
 // Snapshots on disk (docs/formats/snapshot.md).
@@ -15,10 +18,12 @@
 // size, mapped privately by every clone. A sandbox snapshot is {manifest.json, state, pages, overlay} plus a
 // hard link `memory` to its template's memory: pages holds every page written since that template, so there
 // are never chains, and a template stays on disk while a snapshot needs it. A `working-set` may tell what a
-// resume will soon need of `memory`.
+// resume will soon need of `memory`. The manifest has the digest of every file, `memory` too.
 namespace wrenn::snapshot {
 
-inline constexpr int kFormatVersion = 1;
+inline constexpr int kFormatVersion = 2;
+// Its sandbox snapshots do not list `memory`; read, and not written any more.
+inline constexpr int kOldestFormat = 1;
 
 struct Manifest {
   int format = kFormatVersion;
@@ -34,9 +39,11 @@ struct Manifest {
   struct File {
     std::string name;
     std::uint64_t size = 0;  // bytes, apparent
-    std::string digest;      // "xxh3-128:<hex>" over the allocated extents (offset, length, content)
+    std::string digest;      // see file_digest
   };
   std::vector<File> files;
+  // nullptr: the manifest has no such file.
+  const File* find(std::string_view name) const;
 };
 
 using sys::PageRun;
@@ -55,27 +62,26 @@ Result<> write_runs(async::Blocking blocking, const std::vector<PageRun>& runs, 
 Result<std::vector<PageRun>> read_runs(async::Blocking blocking, std::uint64_t size, const std::string& path);
 // Copies the content of a `pages` file into a stopped VM's RAM. Every bound is checked before any write.
 Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const std::string& path);
-// Writes RAM as one sparse file, zero pages as holes (for templates): parent's content with the process's
-// dirty pages over it; parent may be empty (every present page is taken).
+// Writes RAM as one sparse file, zero pages as holes: every present page of a guest that was booted.
 Result<std::uint64_t> write_memory(async::Blocking blocking, const ProcessMemory& ram,
-                                   const std::string& parent, const std::string& path);
-
-// Copies allocated extents only; reflinks where the filesystem can. Preserves the size. Not fsynced.
-Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to);
+                                   const std::string& path);
 
 // Collects files in `<final>.tmp-<random>`, and publishes them all or none. What is neither published nor
 // discarded stays until sweep_unpublished(), since a destructor may run on the event loop.
 class Writer {
  public:
-  // kAlreadyExists unless replace.
   static Result<Writer> create(async::Blocking blocking, std::string final_dir);
   Writer(Writer&&) noexcept;
   Writer& operator=(Writer&&) = delete;
   ~Writer();
   std::string path(const std::string& name) const;
-  // Digests and fsyncs every file, writes the manifest last, renames the folder and fsyncs its parent. An
-  // existing folder of that name is replaced atomically (exchange) and the old one removed.
-  Result<> publish(async::Blocking blocking, Manifest manifest);
+  // Digests and fsyncs every file, writes the manifest last, renames the folder and fsyncs its parent;
+  // answers the manifest with its files. A file that `verified` knows is on the disk already and is not read
+  // again. One that manifest.files names with a digest must have it, else kDataLoss reason
+  // "snapshot_corrupt". An existing folder of that name is replaced atomically (exchange) and the old one
+  // removed. After an error nothing is published, and what was there before still is; what fails afterwards
+  // is only logged.
+  Result<Manifest> publish(async::Blocking blocking, Manifest manifest, const VerifiedFiles& verified);
   // Removes what was not published.
   Result<> discard(async::Blocking blocking);
 
@@ -86,9 +92,14 @@ class Writer {
 };
 
 Result<Manifest> read_manifest(async::Blocking blocking, const std::string& dir);
-// Checks each file's size and digest. kDataLoss with reason "snapshot_corrupt" naming the file.
-Result<> verify(async::Blocking blocking, const std::string& dir, const Manifest& manifest);
-// Removes `*.tmp-*` left by a crash below `root`.
+// Checks each file's size and digest, shared ones (all of a template, `memory` of a sandbox) once a process.
+// kDataLoss with reason "snapshot_corrupt" naming the file.
+Result<> verify(async::Blocking blocking, const std::string& dir, const Manifest& manifest,
+                VerifiedFiles* verified);
+// Takes a published snapshot away: by one rename, then file by file. What is left when files cannot be
+// removed is swept later, and logged. Ok when absent.
+Result<> remove(async::Blocking blocking, const std::string& dir);
+// Removes `*.tmp-*` left by a crash below `root`. One that cannot be removed is logged and stays.
 Result<> sweep_unpublished(async::Blocking blocking, const std::string& root);
 
 }  // namespace wrenn::snapshot

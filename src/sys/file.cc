@@ -103,13 +103,11 @@ Result<> copy_range(async::Blocking blocking, int from, int to, std::uint64_t be
   return {};
 }
 
-Result<> copy_extents(async::Blocking blocking, int from, int to, const std::string& path) {
-  struct stat info{};
-  if (::fstat(from, &info) != 0) return fail_path("stat", path);
+Result<> copy_extents(async::Blocking blocking, int from, int to, off_t size, const std::string& path) {
   if (::ioctl(to, FICLONE, from) == 0) return {};
-  if (::ftruncate(to, info.st_size) != 0) return fail_path("truncate", path);
+  if (::ftruncate(to, size) != 0) return fail_path("truncate", path);
   off_t data = 0;
-  while (data < info.st_size) {
+  while (data < size) {
     data = ::lseek(from, data, SEEK_DATA);
     if (data < 0) return errno == ENXIO ? Result<>{} : fail_path("seek", path);
     const off_t hole = ::lseek(from, data, SEEK_HOLE);
@@ -207,7 +205,7 @@ Result<> write_existing(const std::string& path, std::string_view data) {
 }
 
 Result<> write_file_atomic(async::Blocking blocking, const std::string& path, std::string_view data,
-                           mode_t mode) {
+                           mode_t mode, Durability durability) {
   const std::string temporary = path + random_id(".tmp-");
   const auto attempt = [&]() -> Result<> {
     const Fd fd = TRY(open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, mode));
@@ -215,7 +213,7 @@ Result<> write_file_atomic(async::Blocking blocking, const std::string& path, st
     if (::fchmod(fd.get(), mode) != 0) return fail_path("chmod", temporary);
     if (::fsync(fd.get()) != 0) return fail_path("fsync", temporary);
     TRY(rename_file(temporary, path));
-    return fsync_path(blocking, parent_of(path));
+    return durability == Durability::kDurable ? fsync_path(blocking, parent_of(path)) : Result<>{};
   };
   Result<> result = attempt();
   if (!result) ::unlink(temporary.c_str());
@@ -230,6 +228,16 @@ bool exists(const std::string& path) {
 bool is_directory(const std::string& path) {
   struct stat info{};
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+Result<FileIdentity> file_identity(const std::string& path) {
+  struct stat info{};
+  if (::stat(path.c_str(), &info) != 0) return fail_path("stat", path);
+  constexpr std::int64_t kNanosPerSecond = 1'000'000'000;
+  return FileIdentity{.device = info.st_dev,
+                      .inode = info.st_ino,
+                      .size = static_cast<std::uint64_t>(info.st_size),
+                      .modified_ns = info.st_mtim.tv_sec * kNanosPerSecond + info.st_mtim.tv_nsec};
 }
 
 Result<std::uint64_t> file_size(const std::string& path) {
@@ -288,8 +296,12 @@ Result<std::vector<std::string>> list_dir(async::Blocking /*blocking*/, const st
 
 Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to, mode_t mode) {
   const Fd source = TRY(open_file(from, O_RDONLY));
+  struct stat info{};
+  if (::fstat(source.get(), &info) != 0) return fail_path("stat", from);
   const Fd target = TRY(open_file(to, O_RDWR | O_CREAT | O_EXCL, mode));
-  Result<> copied = copy_extents(blocking, source.get(), target.get(), to);
+  Result<> copied = copy_extents(blocking, source.get(), target.get(), info.st_size, to);
+  const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_OMIT}, info.st_mtim};
+  if (copied && ::futimens(target.get(), times.data()) != 0) copied = fail_path("set the time of", to);
   if (!copied) ::unlink(to.c_str());
   return copied;
 }

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -27,9 +28,16 @@ Result<> write_file(async::Blocking blocking, const std::string& path, std::stri
                     mode_t mode = 0644);
 // Writes to an existing file without creating or truncating it (kernel control files).
 Result<> write_existing(const std::string& path, std::string_view data);
-// The file has the old or the new content, never a part: temporary file, fsync, rename, fsync of the folder.
+// What is on the disk when a file's replacement returns, should the host lose its power then.
+enum class Durability : std::uint8_t {
+  kAtomic,   // the old content or the new
+  kDurable,  // the new content
+};
+// The only way to replace a file: temporary file, fsync, rename, and for kDurable fsync of the folder. At
+// every moment, after a power cut too, the file has the old or the new content, never a part and never
+// nothing.
 Result<> write_file_atomic(async::Blocking blocking, const std::string& path, std::string_view data,
-                           mode_t mode = 0644);
+                           mode_t mode = 0644, Durability durability = Durability::kDurable);
 Result<> write_all(async::Blocking blocking, int fd, std::string_view data);
 Result<> pwrite_all(async::Blocking blocking, int fd, std::string_view data, std::uint64_t offset);
 // Exactly `size` bytes into `out`; kDataLoss when the file ends before.
@@ -37,6 +45,15 @@ Result<> pread_all(async::Blocking blocking, int fd, char* out, std::size_t size
 
 bool exists(const std::string& path);
 bool is_directory(const std::string& path);
+// Tells one version of a file's content from another without reading it.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t size = 0;
+  std::int64_t modified_ns = 0;
+  auto operator<=>(const FileIdentity&) const = default;
+};
+Result<FileIdentity> file_identity(const std::string& path);
 // Bytes of the file (not blocks).
 Result<std::uint64_t> file_size(const std::string& path);
 // mkdir -p; ok when it exists already.
@@ -49,8 +66,8 @@ Result<> rename_file(const std::string& from, const std::string& to);
 Result<> fsync_path(async::Blocking blocking, const std::string& path);
 // The names in a folder (without . and ..), sorted.
 Result<std::vector<std::string>> list_dir(async::Blocking blocking, const std::string& path);
-// Copies data extents only, so holes stay holes; shares blocks (reflink) where the filesystem can.
-// `to` must not exist; it is removed again on failure. Not fsynced.
+// Copies data extents only, so holes stay holes; shares blocks (reflink) where the filesystem can. The copy
+// has the source's time of modification. `to` must not exist; it is removed again on failure. Not fsynced.
 Result<> copy_sparse(async::Blocking blocking, const std::string& from, const std::string& to,
                      mode_t mode = 0600);
 // Moves at most `limit` bytes from where `from` stands to where `to` stands, inside the kernel where it can;

@@ -36,6 +36,8 @@ TEST_F(Files, AtomicWritesReplaceAndLeaveNothingBeside) {
   struct stat info{};
   ASSERT_EQ(::stat(path("f").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777U, 0600U);
+  ASSERT_TRUE(write_file_atomic(kBlocking, path("f"), "newest", 0600, Durability::kAtomic));
+  EXPECT_EQ(*read_file(path("f")), "newest");
   EXPECT_EQ(list_dir(kBlocking, dir_->path())->size(), 1U);
   EXPECT_FALSE(write_file_atomic(kBlocking, path("none/f"), "x"));
 }
@@ -65,7 +67,10 @@ TEST_F(Files, SparseCopiesKeepHolesAndBytes) {
   ASSERT_EQ(::ftruncate(fd->get(), 64 << 20), 0);
   ASSERT_TRUE(pwrite_all(kBlocking, fd->get(), "middle", 30'000'001));
   ASSERT_TRUE(pwrite_all(kBlocking, fd->get(), "end", (64U << 20U) - 3));
+  const timespec old[2] = {{1'000'000'000, 1}, {1'000'000'000, 234'567'890}};
+  ASSERT_EQ(::futimens(fd->get(), old), 0);
   ASSERT_TRUE(copy_sparse(kBlocking, path("from"), path("to")));
+  EXPECT_EQ(file_identity(path("to"))->modified_ns, 1'000'000'000'234'567'890);
   struct stat info{};
   ASSERT_EQ(::stat(path("to").c_str(), &info), 0);
   EXPECT_EQ(info.st_size, 64 << 20);

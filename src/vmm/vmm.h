@@ -87,6 +87,10 @@ struct VmStats {
   std::uint64_t cpu_time_us = 0;
   std::uint64_t rss_bytes = 0;
   std::uint64_t throttled = 0;  // times a device waited for its limit, where the monitor tells (Firecracker)
+  // The host's disk had no space for what the guest wrote, so the monitor stopped the VM (QEMU). Nothing is
+  // lost: resume() writes it again, and stops as before while there is no space. Firecracker tells the guest
+  // of an I/O error instead and lets it run.
+  bool disk_full = false;
 };
 
 class Vm {
