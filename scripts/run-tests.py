@@ -24,8 +24,8 @@ SUITES = {
     "conformance": ("tests/conformance/run.sh", 1200),
     "functional": ("tests/functional/run.sh", 2400),
     "firecracker": ("tests/kvmlab/run.sh", 1800),
-    "firecracker-rest": ("tests/kvmlab/run.sh rest faults kills", 3000),
-    "firecracker-all": ("tests/kvmlab/run.sh rest faults kills drivers", 3000),
+    "firecracker-rest": ("tests/kvmlab/run.sh rest faults kills powercut", 3000),
+    "firecracker-all": ("tests/kvmlab/run.sh rest faults kills drivers powercut", 3000),
 }
 DEFAULT = ("unit", "conformance", "functional", "firecracker")
 COUNT = re.compile(r"^\s*(\d+) passed, (\d+) failed")

@@ -5,6 +5,7 @@
 # usage: run.sh [PART...]     without names: lifecycle and drivers
 #   drivers       the drivers' conformance suite
 #   lifecycle     a sandbox's life through REST, and a pause by itself
+#   powercut      a machine whose power is cut right after a pause, on ext4 and on XFS
 #   kills, faults, rest
 #                 all of tests/faults and tests/functional: the kills, other faults with what waits much, all else
 #                 Left out is what takes minutes here and tells nothing new: a thousand processes in one guest, and the
@@ -26,6 +27,14 @@ scripts/install-firecracker.sh && . tests/venv.sh && [ -n "$venv" ] || { echo "0
 passed_of() { sed -nE 's/^([0-9]+) passed, [0-9]+ failed$/\1/p; s/^\[  PASSED  \] ([0-9]+) tests?\.$/\1/p' "$1" | tail -n 1; }
 failed_of() { sed -nE 's/^[0-9]+ passed, ([0-9]+) failed$/\1/p; s/^ *([0-9]+) FAILED TESTS?$/\1/p' "$1" | tail -n 1; }
 
+powercut() {
+  local began=$SECONDS log=$results/powercut.log ok bad
+  tests/kvmlab/powercut.sh >"$log" 2>&1
+  ok=$(passed_of "$log") bad=$(failed_of "$log")
+  [ "${bad:-1}" -eq 0 ] || tail -n 150 "$log"
+  echo "firecracker, powercut: ${ok:-0} passed, ${bad:-1} failed in $((SECONDS - began)) s"
+  echo "${ok:-0} ${bad:-1}" >"$results/powercut.count"
+}
 # part NAME SECONDS COMMAND...
 part() {
   local name=$1 limit=$2 began=$SECONDS log=$results/$1.log try ok bad code
@@ -54,7 +63,7 @@ waiting=(tests/functional/test_{auto_pause,postgres,proxy}.py)
 
 [ $# -gt 0 ] || set -- lifecycle drivers
 for name in "$@"; do
-  case $name in drivers | lifecycle | rest | faults | kills) ;; *) echo "run.sh: no part $name" >&2; exit 2 ;; esac
+  case $name in drivers | lifecycle | powercut | rest | faults | kills) ;; *) echo "run.sh: no part $name" >&2; exit 2 ;; esac
 done
 for name in "$@"; do
   rm -f "$results/$name.count"
@@ -63,6 +72,7 @@ for name in "$@"; do
     drivers) part drivers 500 "$build/src/vmm_tests" --gtest_filter='All/*' & ;;
     lifecycle) part lifecycle 700 "${pytest[@]}" tests/functional/test_lifecycle.py \
       tests/functional/test_auto_pause.py::test_an_idle_sandbox_is_paused_and_its_row_follows & ;;
+    powercut) powercut & ;;
     kills) part kills 1500 "${pytest[@]}" tests/faults/test_kill.py & ;;
     faults) part faults 1500 "${pytest[@]}" $(ls tests/faults/test_*.py | grep -v test_kill) "${waiting[@]}" & ;;
     rest) part rest 1500 "${pytest[@]}" $(ls tests/functional/test_*.py | grep -vxFf <(printf '%s\n' "${waiting[@]}")) & ;;
