@@ -49,7 +49,7 @@ SandboxService::SandboxService(asio::any_io_executor executor, store::Store* sto
       agent_(agent),
       transitions_(executor),
       waiting_(kMaxWaitingDestroys, kMaxTeamWaitingDestroys, "sandboxes to be destroyed"),
-      destroying_(executor) {}
+      destroys_(executor, kMaxWaitingDestroys) {}
 
 Task<> SandboxService::sync() {
   if (sync_) co_return co_await sync_();
@@ -219,28 +219,13 @@ Task<Sandbox> SandboxService::do_resume(Sandbox row) {
 Task<> SandboxService::destroy(std::string team_id, std::string id) {
   const Sandbox row = CO_TRY(co_await store_->get_sandbox(team_id, id));
   if (is_destroyed(row)) co_return Result<>{};
-  const auto known = destroys_.find(id);
-  auto pending = known == destroys_.end() ? nullptr : known->second;
-  if (pending == nullptr) {
-    auto place = CO_TRY(waiting_.take(team_id));
-    pending = std::make_shared<PendingRow>(executor_);
-    destroys_.emplace(id, pending);
-    destroying_.spawn("destroying " + id,
-                      destroy_in_turn(team_id, id, std::move(place), PendingRow::Promise(pending)));
-  }
-  CO_TRY(co_await pending->wait());
+  auto in_turn = [this, team_id, id] { return destroy_in_turn(team_id, id); };
+  CO_TRY(co_await destroys_.join(id, std::move(in_turn)));
   co_return Result<>{};
 }
 
-Task<> SandboxService::destroy_in_turn(std::string team_id, std::string id, TeamShares::Place,
-                                       PendingRow::Promise promise) {
-  auto destroyed = co_await destroy_when_free(std::move(team_id), id);
-  destroys_.erase(id);
-  promise.set(std::move(destroyed));
-  co_return Result<>{};
-}
-
-Task<Sandbox> SandboxService::destroy_when_free(std::string team_id, std::string id) {
+Task<Sandbox> SandboxService::destroy_in_turn(std::string team_id, std::string id) {
+  const auto place = CO_TRY(waiting_.take(team_id));
   const auto give_up = std::chrono::steady_clock::now() + kDestroyWait;
   while (true) {
     Sandbox row = CO_TRY(co_await store_->get_sandbox(team_id, id));
@@ -329,7 +314,7 @@ Task<> SandboxService::keep_alive() {
 
 asio::awaitable<void> SandboxService::stop() {
   // A DELETE that still waits for its turn has begun nothing.
-  co_await destroying_.cancel_and_join();
+  co_await destroys_.stop();
   co_await transitions_.stop(kShutdownGrace);
   const auto give_up = std::chrono::steady_clock::now() + kLastFlushTime;
   while (!co_await flush_activity() && std::chrono::steady_clock::now() < give_up) {

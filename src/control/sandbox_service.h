@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "control/agent_client.h"
+#include "control/shared_calls.h"
 #include "control/transitions.h"
 #include "store/store.h"
 
@@ -65,9 +66,8 @@ class SandboxService {
   Task<store::Sandbox> do_pause(store::Sandbox row);
   Task<store::Sandbox> try_resume(std::string team_id, std::string id);
   Task<store::Sandbox> do_resume(store::Sandbox row);
-  Task<> destroy_in_turn(std::string team_id, std::string id, TeamShares::Place place,
-                         PendingRow::Promise promise);
-  Task<store::Sandbox> destroy_when_free(std::string team_id, std::string id);
+  // Waits for its turn; without effect when it is gone already.
+  Task<store::Sandbox> destroy_in_turn(std::string team_id, std::string id);
   Task<store::Sandbox> do_destroy(store::Sandbox row);
   // Ends the transition of `row`, trying again while the database is away, and answers the new row.
   Task<store::Sandbox> finish(store::Sandbox row, store::Outcome outcome);
@@ -81,8 +81,7 @@ class SandboxService {
   std::map<std::string, model::Time> activity_;
   Transitions transitions_;
   TeamShares waiting_;
-  std::map<std::string, std::shared_ptr<PendingRow>> destroys_;  // by id
-  async::Nursery destroying_;
+  SharedCalls<store::Sandbox> destroys_;  // by id
 };
 
 }  // namespace wrenn::control
