@@ -69,9 +69,18 @@ class Service {
 
   template <class Req, class Res>
   void add(connect::Router* router, std::string method, Task<Res> (Service::*handler)(Req)) {
-    router->unary<Req, Res>(
-        "/hostagent.v1.HostAgentService/" + method,
-        [this, handler](connect::Context, Req request) { return (this->*handler)(std::move(request)); });
+    router->unary<Req, Res>("/hostagent.v1.HostAgentService/" + method,
+                            [this, handler](connect::Context, Req request) {
+                              return judged((this->*handler)(std::move(request)));
+                            });
+  }
+  // What this host's kernel refuses is the host's failure, never the caller's mistake; and its words, with
+  // paths in them, are not for clients.
+  template <class Res>
+  static Task<Res> judged(Task<Res> task) {
+    Result<Res> result = co_await std::move(task);
+    if (result || result.error().sys_errno() == 0 || result.error().reason() == "disk_full") co_return result;
+    co_return fail(Error(Code::kInternal, result.error().message()).with_reason(result.error().reason()));
   }
 
   sandbox::Manager* manager_;

@@ -13,6 +13,7 @@ namespace {
 constexpr std::string_view kAccessTokenHeader = "x-access-token";  // the guest agent's
 constexpr std::string_view kTrafficTokenHeader = "e2b-traffic-access-token";
 constexpr std::string_view kApiKeyHeader = "x-api-key";
+constexpr char kPreflightSeconds[] = "600";
 constexpr std::string_view kTrafficTokenPurpose = "wrenn traffic access token 1";
 
 // envd's routes for its host: from outside they do not exist.
@@ -49,6 +50,21 @@ bool is_claim(std::string_view name, const Caller& caller) {
 std::string traffic_token(const store::Sandbox& sandbox) {
   if (sandbox.access_token.empty()) return {};
   return to_hex(net::hmac_sha256(sandbox.access_token, kTrafficTokenPurpose));
+}
+
+std::optional<net::Headers> preflight_answer(const net::RequestHead& head, std::uint16_t port,
+                                             const store::Sandbox& sandbox) {
+  const bool wants_token = port == kEnvdPort || !sandbox.public_traffic;
+  const std::string method(head.headers.get("Access-Control-Request-Method"));
+  if (!wants_token || head.method != "OPTIONS" || !head.headers.has("Origin") || method.empty())
+    return std::nullopt;
+  net::Headers headers;
+  headers.set("Access-Control-Allow-Origin", "*");
+  headers.set("Access-Control-Allow-Methods", method);
+  const std::string asked(head.headers.get("Access-Control-Request-Headers"));
+  if (!asked.empty()) headers.set("Access-Control-Allow-Headers", asked);
+  headers.set("Access-Control-Max-Age", kPreflightSeconds);
+  return headers;
 }
 
 Result<> check_access(const net::RequestHead& head, std::uint16_t port, const store::Sandbox& sandbox) {

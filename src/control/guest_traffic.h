@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "control/client_address.h"
@@ -14,6 +15,11 @@ inline constexpr std::uint16_t kEnvdPort = 49983;
 
 // The token for ports that are not public. Made from the guest agent's, which it does not open.
 std::string traffic_token(const store::Sandbox& sandbox);
+
+// The answer to a browser that asks whether a page of another origin may send the token that the port wants.
+// Browsers ask without it, and the request itself still needs it. Nullopt for any other request.
+std::optional<net::Headers> preflight_answer(const net::RequestHead& head, std::uint16_t port,
+                                             const store::Sandbox& sandbox);
 
 // Whether the request may go to that port.
 Result<> check_access(const net::RequestHead& head, std::uint16_t port, const store::Sandbox& sandbox);

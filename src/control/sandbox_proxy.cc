@@ -179,6 +179,9 @@ Task<> SandboxProxy::wake(std::string sandbox_id) {
 Task<> SandboxProxy::pass(ExchangePtr exchange, TrafficTarget target) {
   const net::RequestHead& asked = exchange->request();
   const Sandbox known = CO_TRY(co_await find(target.sandbox_id));
+  if (auto preflight = preflight_answer(asked, target.port, known)) {
+    co_return co_await exchange->respond(204, *std::move(preflight), "");
+  }
   // Refused before it could wake anybody.
   CO_TRY(check_access(asked, target.port, known));
   if (!is_up(known)) {

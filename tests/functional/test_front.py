@@ -1,5 +1,6 @@
 """What strangers and other teams can do to the control plane: keys, unread answers, long lists, what errors tell."""
 import json
+import os
 import socket
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 from harness import wait
 from harness.api import Api, error_of
 from harness.sampler import Sampler
+from harness.system import TRUSTED_PROXY
 
 MIB = 1 << 20
 BAD_KEYS = 31
@@ -81,13 +83,30 @@ def test_bad_keys_lock_no_good_one_out(system, api):
         assert client.get("/v1/sandboxes", headers={"X-API-Key": "wrn_" + "0" * 40}).status_code == 429
 
 
-def test_answers_are_not_for_caches(system, api, shared):
+def test_the_named_proxy_tells_who_its_client_is(system, api):
+    def ask(client, key, **headers):
+        return client.get("/v1/sandboxes", headers={"X-API-Key": key, **headers}).status_code
+
+    bad = "wrn_" + "1" * 40
+    proxy = httpx.HTTPTransport(local_address=TRUSTED_PROXY)
+    with httpx.Client(base_url=system.cp_url, transport=proxy, timeout=30) as client:
+        for number in range(BAD_KEYS):
+            ask(client, bad, **{"X-Forwarded-For": f"198.51.100.{number}, 203.0.113.1"})
+        assert ask(client, bad, **{"X-Forwarded-For": "203.0.113.1"}) == 429
+        assert ask(client, bad, **{"X-Forwarded-For": "203.0.113.2"}) == 401, "another client of the same proxy"
+        assert ask(client, api.key, **{"X-Forwarded-For": "203.0.113.1"}) == 200
+    stranger = httpx.HTTPTransport(local_address="127.0.0.78")
+    with httpx.Client(base_url=system.cp_url, transport=stranger, timeout=30) as client:
+        answers = [ask(client, bad, **{"X-Forwarded-For": f"203.0.113.{number}"}) for number in range(BAD_KEYS)]
+        assert answers[-1] == 429, "its claims change nothing"
+
+
+def test_answers_are_not_for_caches(api, shared):
     for path in ("/v1/sandboxes", f"/v1/sandboxes/{shared}", "/v1/sandboxes/sb-none", "/health"):
         assert api.request("GET", path).headers["Cache-Control"] == "no-store", path
     sandbox = api.get(shared)
     assert len(sandbox["traffic_access_token"]) == 64 and sandbox["traffic_access_token"] != sandbox["access_token"]
     assert sandbox["traffic_access_token"] not in json.dumps(api.list())
-    del system
 
 
 @pytest.mark.timeout(300)
@@ -141,6 +160,22 @@ def test_long_lists_that_nobody_reads_stay_small(system, api, shared):
     assert watch.grown < 160 * MIB, f"the control plane grew by {watch.grown / MIB:.0f} MiB"
     assert not watch.failures, watch.failures[0]
     api.shell(shared, "rm -r /tmp/many", timeout_sec=200)
+
+
+def test_what_the_host_refuses_is_its_failure(system, api, make):
+    sandbox_id = make()
+    os.rename(system.snapshots, f"{system.snapshots}.away")
+    try:
+        with open(system.snapshots, "w", encoding="ascii"):
+            pass
+        refused = api.request("POST", f"/v1/sandboxes/{sandbox_id}/pause")
+    finally:
+        os.remove(system.snapshots)
+        os.rename(f"{system.snapshots}.away", system.snapshots)
+    assert refused.status_code == 502, refused.text
+    assert error_of(refused) == ("agent_error", "the sandbox's host failed")
+    assert api.exec(sandbox_id, "true")["exit_code"] == 0
+    api.pause(sandbox_id)
 
 
 def test_nobody_hears_where_the_host_is(system, api, shared):

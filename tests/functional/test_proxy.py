@@ -209,6 +209,12 @@ def test_ports_that_are_not_public_want_the_token(api, system):
             assert traffic.get(headers=headers).status_code == 403, headers
         envd = {"E2b-Sandbox-Id": sandbox["id"], "Host": "127.0.0.1", "X-Access-Token": token}
         assert traffic.get("/envs", headers=envd).status_code == 401, "the ports' token is not the guest agent's"
+        asks = {"Origin": "https://app.test", "Access-Control-Request-Method": "PUT",
+                "Access-Control-Request-Headers": "e2b-traffic-access-token"}
+        allowed = traffic.http.options("/", headers=asks)
+        assert allowed.status_code == 204 and allowed.headers["Access-Control-Allow-Origin"] == "*"
+        assert allowed.headers["Access-Control-Allow-Headers"] == "e2b-traffic-access-token"
+        assert traffic.http.put("/", headers={"Origin": "https://app.test"}).status_code == 403
         assert sandbox["allow_public_traffic"] is False
         assert token not in json.dumps(api.list())
     finally:

@@ -21,6 +21,8 @@ BUILDS = os.environ.get("WRENN_BUILDS", os.path.join(REPO, "builds"))
 # Holds kernels/ and images/ as scripts/build-guest.sh makes them.
 BASE = os.environ.get("WRENN_TEST_DIR") or os.environ.get("WRENN_DIR") or "/var/lib/wrenn"
 
+# Whose word about its clients the control plane believes.
+TRUSTED_PROXY = "127.0.0.5"
 PREPARE_LIMIT_SEC = 240
 START_LIMIT_SEC = 60
 
@@ -72,6 +74,7 @@ class System:
             "CP_HOST_AGENT_ADDR": self.agent_url,
             "CP_PROXY_LISTEN_ADDR": f"127.0.0.1:{self.proxy_port}",
             "CP_SANDBOX_DOMAIN": "sandbox.test",
+            "CP_TRUSTED_PROXIES": TRUSTED_PROXY,
             "AGENT_LISTEN_ADDR": f"127.0.0.1:{agent_port}",
             "AGENT_KERNEL_PATH": f"{BASE}/kernels",
             "AGENT_IMAGES_PATH": self.images,
