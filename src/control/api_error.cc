@@ -41,6 +41,8 @@ constexpr std::array kByReason{
     Mapping{"too_many_processes", 503, "resource_exhausted", 5, "too many processes run in the sandbox"},
     Mapping{"answers_held", 503, "resource_exhausted", 5,
             "too much output waits to be read; read it, or use the stream routes"},
+    Mapping{"team_share", 503, "resource_exhausted", 5,
+            "your team has too many of these at once; try again soon"},
     Mapping{"frozen", 503, "unavailable", 2, "the sandbox is being paused"},
     Mapping{"not_reachable", 502, "not_reachable", 0, "The sandbox was not found", true},
     Mapping{"port_closed", 502, "port_closed", 0, "The sandbox is running but port is not open", true},

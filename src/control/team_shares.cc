@@ -14,10 +14,10 @@ TeamShares::Place::~Place() {
 Result<TeamShares::Place> TeamShares::take(const std::string& team_id) {
   const auto it = by_team_.find(team_id);
   if (it != by_team_.end() && it->second >= of_team_) {
-    return fail(Code::kResourceExhausted,
-                fmt::format("your team has {} {}; try again soon", it->second, what_));
+    return fail(Error(Code::kResourceExhausted, fmt::format("the team has {} {}", it->second, what_))
+                    .with_reason("team_share"));
   }
-  if (taken_ >= of_all_) return fail(Code::kResourceExhausted, "too many " + what_ + "; try again soon");
+  if (taken_ >= of_all_) return fail(Code::kResourceExhausted, "too many " + what_);
   ++taken_;
   ++by_team_[team_id];
   return Place(this, team_id);

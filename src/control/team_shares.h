@@ -12,7 +12,7 @@ namespace wrenn::control {
 // outlives the places it gave.
 class TeamShares {
  public:
-  // `what` ends the refusal's sentence "your team has N ...".
+  // `what` ends the log's sentence "the team has N ...".
   TeamShares(std::size_t of_all, std::size_t of_team, std::string what)
       : of_all_(of_all), of_team_(of_team), what_(std::move(what)) {}
   TeamShares(const TeamShares&) = delete;
@@ -32,7 +32,7 @@ class TeamShares {
     std::string team_;
   };
 
-  // kResourceExhausted when the team, or all teams together, have no place left.
+  // kResourceExhausted when the team (reason "team_share"), or all teams together, have no place left.
   Result<Place> take(const std::string& team_id);
   std::size_t taken() const { return taken_; }
 
