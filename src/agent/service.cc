@@ -123,6 +123,10 @@ Task<pb::ListSandboxesResponse> Service::list(pb::ListSandboxesRequest) {
     auto* info = response.add_sandboxes();
     info->set_sandbox_id(record.id);
     info->set_status(std::string(model::host_status_name(sandbox->status())));
+    if (sandbox->status() == model::HostStatus::kError) {
+      info->set_error_reason(sandbox->fault().reason);
+      info->set_error_message(sandbox->fault().message);
+    }
     info->set_template_(record.template_name);
     info->set_vcpus(record.vcpus);
     info->set_memory_mb(record.memory_mib);

@@ -40,6 +40,7 @@ Task<> serve_rpc(wrenn::sandbox::Manager* manager, const wrenn::agent::AgentConf
   wrenn::async::Nursery upkeep(loop->executor());
   upkeep.spawn("reaper", manager->reap());
   upkeep.spawn("metrics", manager->measure());
+  upkeep.spawn("mending", manager->mend());
   wrenn::log::info("listening on {}", bound.to_string());
   const Result<> served = co_await server.serve();
   co_await upkeep.cancel_and_join();
@@ -67,9 +68,13 @@ Task<> probe(const wrenn::sandbox::Config* config, wrenn::async::Loop* loop) {
 Task<> run(std::string command, const wrenn::agent::AgentConfig* config, wrenn::async::Loop* loop) {
   if (command == "probe") co_return co_await probe(&config->sandbox, loop);
   wrenn::sandbox::Manager manager(loop->executor(), &loop->pool(), config->sandbox);
-  Result<> result = co_await manager.start();
-  if (result && command == "serve") result = co_await serve_rpc(&manager, config, loop);
-  if (result && command == "prepare") result = co_await prepare(&manager);
+  Result<> result;
+  if (command == "prepare") {
+    result = co_await prepare(&manager);
+  } else {
+    result = co_await manager.start();
+    if (result) result = co_await serve_rpc(&manager, config, loop);
+  }
   const Result<> stopped = co_await wrenn::async::shielded(manager.stop());
   if (!stopped) wrenn::log::warn("{}", stopped.error().to_string());
   co_return result;

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <thread>
 
+#include "base/bytes.h"
 #include "host/host.h"
 #include "host/limits.h"
 #include "sys/file.h"
@@ -155,6 +156,24 @@ std::vector<std::string> CgroupManager::procs_files(const std::string& id) const
 Result<> CgroupManager::remove(async::Blocking blocking, const std::string& id) {
   for (const std::string& root : roots_) TRY(remove_group(blocking, root + "/" + id));
   return {};
+}
+
+Result<> CgroupManager::remove_empty(async::Blocking /*blocking*/, const std::string& id) {
+  for (const std::string& root : roots_) {
+    const std::string dir = root + "/" + id;
+    if (::rmdir(dir.c_str()) != 0 && errno != ENOENT) return fail_errno("rmdir " + dir);
+  }
+  return {};
+}
+
+Result<bool> CgroupManager::populated(async::Blocking /*blocking*/, const std::string& id) const {
+  for (const std::string& root : roots_) {
+    const auto pids = sys::read_file(root + "/" + id + "/cgroup.procs");
+    if (!pids && pids.error().sys_errno() != ENOENT && pids.error().sys_errno() != ENODEV)
+      return std::unexpected(pids.error());
+    if (pids && !trim(*pids).empty()) return true;
+  }
+  return false;
 }
 
 Result<std::vector<std::string>> CgroupManager::list(async::Blocking blocking) const {

@@ -37,11 +37,15 @@ class SlotPool {
   SlotPool(asio::any_io_executor executor, asio::thread_pool* pool, NetworkOptions options);
   ~SlotPool();
   // Checks or sets ip_forward, installs the host's tables, sweeps slots not in `in_use` left by an earlier
-  // agent, starts filling.
+  // agent, starts filling. A slot in which a process lives is swept only after that process has ended.
   Task<> start(std::vector<int> in_use);
+  // For a slot that start() left for the process in it, whose owner has been found: true, and release() gives
+  // it back. False when the index is free, or another's by now.
+  bool claim(int index);
   // A ready slot, or one made now. kResourceExhausted reason "no_network_slots".
   Task<Slot> acquire();
-  // Reset and reused or removed in the background; never fails the caller.
+  // Removed in the background, not before the last process in it has ended; never fails the caller. Without
+  // effect on a slot that is being removed already.
   void release(int index);
   // The description of a slot in use (after a restart).
   static Slot describe(int index);
@@ -70,6 +74,10 @@ class CgroupManager {
   std::vector<std::string> procs_files(const std::string& id) const;
   // Kills what is left inside and removes it; ok when absent.
   Result<> remove(async::Blocking blocking, const std::string& id);
+  // As remove, but fails while a process lives inside.
+  Result<> remove_empty(async::Blocking blocking, const std::string& id);
+  // True while a process lives inside; false when it is absent.
+  Result<bool> populated(async::Blocking blocking, const std::string& id) const;
   Result<std::vector<std::string>> list(async::Blocking blocking) const;
   struct Usage {
     std::uint64_t cpu_time_us = 0;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstring>
 #include <thread>
 
@@ -210,6 +211,42 @@ TEST_F(HostNetworkRoot, SlotsOfAnEarlierAgentAreSweptButThoseInUseStay) {
   EXPECT_THAT(shell("nft list tables"), HasSubstr("wrenn_agent"));
   ASSERT_TRUE(remove_slot(kBlocking, 8));
   EXPECT_TRUE(remove_slot(kBlocking, 8)) << "absent is fine";
+}
+
+sys::ChildProcess live_in(int slot) {
+  sys::SpawnSpec spec;
+  spec.argv = {"/bin/sleep", "60"};
+  spec.netns = "/run/netns/" + SlotPool::describe(slot).netns;
+  auto child = sys::spawn(spec);
+  EXPECT_TRUE(child) << child.error().to_string();
+  return std::move(*child);
+}
+
+TEST_F(HostNetworkRoot, ASlotIsNobodyElsesWhileAProcessLivesInIt) {
+  for (const int index : {5, 6}) ASSERT_TRUE(create_slot(kBlocking, index, 0));
+  sys::ChildProcess found = live_in(5);  // of a sandbox whose journal cannot be read
+  sys::ChildProcess slow = live_in(6);   // of a VM that could not be killed in time
+  async::Loop loop(1);
+  SlotPool pool(loop.executor(), &loop.pool(), {.ready_slots = 0});
+  const auto run = [&](SlotPool* slots) -> Task<> {
+    CO_TRY(co_await slots->start({6}));
+    EXPECT_FALSE(slots->claim(6)) << "it is known";
+    slots->release(6);
+    slots->release(6);
+    CO_TRY(co_await async::sleep_for(Milliseconds(100)));
+    EXPECT_EQ(CO_TRY(existing_slots(kBlocking)).size(), 2u);
+    EXPECT_EQ(remove_slot(kBlocking, 5).error().reason(), "slot_occupied");
+    CO_TRY(slow.signal(SIGKILL));
+    CO_TRY(co_await wait_for_slots(1));
+    EXPECT_TRUE(slots->claim(5));
+    CO_TRY(found.signal(SIGKILL));
+    CO_TRY(co_await async::sleep_for(Milliseconds(1'000)));
+    EXPECT_EQ(CO_TRY(existing_slots(kBlocking)), std::vector<int>{5}) << "its owner has not released it";
+    slots->release(5);
+    CO_TRY(co_await wait_for_slots(0));
+    co_return co_await slots->stop();
+  };
+  EXPECT_TRUE(loop.run_plain(run(&pool)));
 }
 
 constexpr const char* kGuestAddress = "169.254.0.21";

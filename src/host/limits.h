@@ -12,6 +12,8 @@ inline constexpr std::uint32_t kFirstVmUid = 0x70000000;
 inline constexpr Milliseconds kCommandLimit{20'000};
 // After a failure to prepare a slot the pool waits this long before it tries again.
 inline constexpr Milliseconds kRefillPause{1'000};
+// After a slot could not be removed, or a process still lives in it.
+inline constexpr Milliseconds kRemoveRetry{500};
 // How long a request for a slot waits for one that is being made or removed.
 inline constexpr Milliseconds kSettleLimit{10'000};
 inline constexpr Milliseconds kCgroupEmptyLimit{5'000};

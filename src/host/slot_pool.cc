@@ -17,7 +17,9 @@ struct SlotPool::State {
   asio::thread_pool* pool;
   NetworkOptions options;
   std::deque<int> ready;
-  std::set<int> taken;  // in use, being made, being removed or ready
+  std::set<int> taken;    // in use, being made, being removed or ready
+  std::set<int> leaving;  // released, not yet removed
+  std::set<int> strays;   // found at the start with a process inside, belonging to nobody yet
   async::Condition changed;
   async::Nursery tasks;
   bool started = false;
@@ -55,18 +57,30 @@ struct SlotPool::State {
           return create_slot(blocking, index, limit);
         });
     if (made) co_return index;
-    co_await remove(index);
+    release(index);
     co_return fail(Error(made.error()).in(fmt::format("network slot {}", index)));
   }
-  // The index is free again only once nothing of the slot is left.
-  asio::awaitable<void> remove(int index) {
-    const Result<> removed = co_await async::offload(
+  Task<> remove(int index) {
+    const Settling settling_slot(this);
+    co_return co_await async::offload(
         *pool, [index](async::Blocking blocking) { return remove_slot(blocking, index); });
-    if (removed) {
-      taken.erase(index);
-    } else {
-      log::warn("network slot {}: {}", index, removed.error().to_string());
+  }
+  // The index is free again only once nothing of the slot is left, and stays taken if the pool stops before
+  // or the slot is taken off `list`.
+  Task<> remove_in_the_end(int index, std::set<int>* list) {
+    bool told = false;
+    while (list->contains(index)) {
+      const Result<> removed = co_await remove(index);
+      if (removed) {
+        if (list->erase(index) > 0) taken.erase(index);
+        break;
+      }
+      if (!std::exchange(told, true)) log::warn("network slot {}: {}", index, removed.error().to_string());
+      if (stopping) break;
+      CO_TRY(co_await async::sleep_for(kRemoveRetry));
     }
+    changed.notify_all();
+    co_return Result<>{};
   }
   Task<> refill() {
     while (!stopping && !co_await async::is_cancelled()) {
@@ -86,10 +100,8 @@ struct SlotPool::State {
     ready.push_back(CO_TRY(co_await make()));
     co_return Result<>{};
   }
-  Task<> recycle(int index) {
-    const Settling settling_slot(this);
-    co_await remove(index);
-    co_return Result<>{};
+  void release(int index) {
+    if (leaving.insert(index).second) tasks.spawn("slot release", remove_in_the_end(index, &leaving));
   }
 };
 
@@ -118,7 +130,13 @@ Task<> SlotPool::start(std::vector<int> in_use) {
       }));
   for (const int index : found) {
     if (!state.taken.insert(index).second) continue;
-    co_await state.remove(index);
+    const Result<> removed = co_await state.remove(index);
+    if (removed) {
+      state.taken.erase(index);
+      continue;
+    }
+    state.strays.insert(index);
+    state.tasks.spawn("stray slot", state.remove_in_the_end(index, &state.strays));
   }
   state.started = true;
   state.tasks.spawn("slot pool", state.refill());
@@ -139,11 +157,10 @@ Task<Slot> SlotPool::acquire() {
   co_return describe(index);
 }
 
+bool SlotPool::claim(int index) { return state_->strays.erase(index) > 0; }
+
 void SlotPool::release(int index) {
-  if (!state_->stopping) {
-    state_->tasks.spawn("slot release", state_->recycle(index));
-    return;
-  }
+  if (!state_->stopping) return state_->release(index);
   state_->ready.push_back(index);  // stop() removes it
 }
 
@@ -155,7 +172,12 @@ Task<> SlotPool::stop() {
   while (!state.ready.empty()) {
     const int index = state.ready.front();
     state.ready.pop_front();
-    co_await state.remove(index);
+    const Result<> removed = co_await state.remove(index);
+    if (removed) {
+      state.taken.erase(index);
+    } else {
+      log::warn("network slot {}: {}", index, removed.error().to_string());
+    }
   }
   if (!state.started || !state.taken.empty()) co_return Result<>{};
   co_return co_await async::offload(*state.pool, remove_host_rules);

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 #include <net/if.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 
 #include "host/limits.h"
@@ -19,6 +21,23 @@ constexpr const char* kIpForward = "/proc/sys/net/ipv4/ip_forward";
 // nft keeps the rate and burst in 32 bits in places.
 constexpr std::uint64_t kMaxNftRate = 0xffff'ffff;
 constexpr const char* kTapMac = "02:FC:00:00:00:06";
+
+// Whether a process lives in the network namespace that is mounted at `path`.
+Result<bool> occupied(async::Blocking blocking, const std::string& path) {
+  struct stat wanted{};
+  if (::stat(path.c_str(), &wanted) != 0) {
+    if (errno == ENOENT) return false;
+    return fail_errno("stat " + path);
+  }
+  for (const std::string& name : TRY(sys::list_dir(blocking, "/proc"))) {
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    struct stat its{};
+    // One that cannot be asked has just ended.
+    if (::stat(("/proc/" + name + "/ns/net").c_str(), &its) != 0) continue;
+    if (its.st_dev == wanted.st_dev && its.st_ino == wanted.st_ino) return true;
+  }
+  return false;
+}
 
 Result<> run_with_input(async::Blocking blocking, std::vector<std::string> argv, const std::string& input) {
   sys::SpawnSpec spec;
@@ -179,6 +198,9 @@ Result<> create_slot(async::Blocking blocking, int index, std::uint64_t bytes_pe
 
 Result<> remove_slot(async::Blocking blocking, int index) {
   const std::string ns = SlotPool::describe(index).netns;
+  if (TRY(occupied(blocking, std::string(kNetnsDir) + "/" + ns))) {
+    return fail(Error(Code::kFailedPrecondition, "a process still lives in it").with_reason("slot_occupied"));
+  }
   const std::string veth = fmt::format("wrenn-v{}", index);
   if (::if_nametoindex(veth.c_str()) != 0) TRY(run_with_input(blocking, {"ip", "link", "del", veth}, ""));
   if (sys::exists(std::string(kNetnsDir) + "/" + ns))

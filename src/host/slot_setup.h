@@ -14,7 +14,8 @@ Result<> install_host_rules(async::Blocking blocking, bool internet);
 Result<> remove_host_rules(async::Blocking blocking);
 Result<> enable_ip_forward(async::Blocking blocking);
 Result<> create_slot(async::Blocking blocking, int index, std::uint64_t bytes_per_sec);
-// Ok when parts are absent.
+// Ok when parts are absent. kFailedPrecondition reason "slot_occupied" while a process lives in it: the next
+// user of the slot would share its address and user with it.
 Result<> remove_slot(async::Blocking blocking, int index);
 // Indexes of slots that exist on this host.
 Result<std::vector<int>> existing_slots(async::Blocking blocking);

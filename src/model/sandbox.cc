@@ -101,9 +101,8 @@ Status status_after(Transition transition) {
   return Status::kStopped;
 }
 
-bool idle_expired(seconds timeout, Time last_active, Time now, bool busy) {
-  if (timeout <= seconds(0) || busy) return false;
-  return now - last_active >= timeout;
+bool idle_expired(seconds timeout, std::chrono::milliseconds idle, bool busy) {
+  return timeout > seconds(0) && !busy && idle >= timeout;
 }
 
 Result<> check_range(std::string_view field, std::int64_t value, std::int64_t low, std::int64_t high) {

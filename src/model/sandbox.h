@@ -51,8 +51,8 @@ bool can_begin(Status status, Transition transition, bool kept = false);
 Status status_after(Transition transition);
 
 // The auto-pause rule: `timeout` of inactivity has passed. A zero timeout never expires; `busy` (a running
-// foreground command, an open stream) counts as activity; a clock that went backwards expires nothing.
-bool idle_expired(seconds timeout, Time last_active, Time now, bool busy);
+// foreground command, an open stream) counts as activity.
+bool idle_expired(seconds timeout, std::chrono::milliseconds idle, bool busy);
 
 // Checks of what clients send. Errors are kInvalidArgument, carry the field, and name the allowed range.
 Result<> check_range(std::string_view field, std::int64_t value, std::int64_t low, std::int64_t high);

@@ -5,8 +5,6 @@
 namespace wrenn::model {
 namespace {
 
-Time at(std::int64_t ms) { return Time(std::chrono::milliseconds(ms)); }
-
 TEST(Names, RoundTrip) {
   for (Status status : {Status::kPending, Status::kRunning, Status::kPaused, Status::kStopped, Status::kError,
                         Status::kMissing}) {
@@ -37,11 +35,11 @@ TEST(Transitions, OnlyFromTheRightStatus) {
 }
 
 TEST(IdleExpired, CountsFromTheLastActivity) {
-  EXPECT_FALSE(idle_expired(seconds(5), at(1'000), at(5'999), false));
-  EXPECT_TRUE(idle_expired(seconds(5), at(1'000), at(6'000), false));
-  EXPECT_FALSE(idle_expired(seconds(5), at(1'000), at(900'000), true)) << "busy is active";
-  EXPECT_FALSE(idle_expired(seconds(0), at(0), at(1'000'000'000), false)) << "0 is never";
-  EXPECT_FALSE(idle_expired(seconds(5), at(10'000), at(1'000), false)) << "clock went back";
+  using std::chrono::milliseconds;
+  EXPECT_FALSE(idle_expired(seconds(5), milliseconds(4'999), false));
+  EXPECT_TRUE(idle_expired(seconds(5), milliseconds(5'000), false));
+  EXPECT_FALSE(idle_expired(seconds(5), milliseconds(899'000), true)) << "busy is active";
+  EXPECT_FALSE(idle_expired(seconds(0), milliseconds(1'000'000'000), false)) << "0 is never";
 }
 
 TEST(Checks, NameTheFieldAndTheRange) {

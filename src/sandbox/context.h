@@ -39,6 +39,7 @@ struct Context {
   std::shared_ptr<net::HttpClient> http;
   std::string kernel_digest;
   snapshot::VerifiedFiles verified;
+  std::string store_id;  // of both data folders
 };
 
 // The files of one sandbox. Base image and template memory are hard links, so that a sandbox outlives its

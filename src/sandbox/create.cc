@@ -51,13 +51,12 @@ Task<> Sandbox::locked_create(Template from) {
     started = co_await write_journal(Phase::kRunning, Durability::kAtomic);
   }
   if (!started) {
-    const Result<> removed = co_await discard();
+    const Result<> removed = co_await discard(Grounds::unfinished("its creation failed"));
     if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
     co_return started;
   }
   touch();
   set_status(model::HostStatus::kRunning);
-  start_watch();
   co_return Result<>{};
 }
 
@@ -97,9 +96,9 @@ Task<> Sandbox::start_new(Template from) {
     plan.snapshot_dir = snapshot->dir;
     plan.memory_file = paths_.memory;
   }
-  machine_.vm = CO_TRY(co_await launch(context_, std::move(plan), machine_.slot));
-  record_.process = machine_.vm->process();
-  guest_ = std::make_unique<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
+  hold(CO_TRY(co_await launch(context_, std::move(plan), machine_.slot)));
+  note_process();
+  guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
   if (snapshot != nullptr) {
     CO_TRY(co_await machine_.vm->resume());
   } else {

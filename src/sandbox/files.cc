@@ -25,6 +25,13 @@ Result<> check_space(const std::string& dir, std::uint64_t needed) {
           .with_reason("disk_full"));
 }
 
+Result<bool> present(const std::string& path) {
+  struct stat st{};
+  if (::lstat(path.c_str(), &st) == 0) return true;
+  if (errno == ENOENT) return false;
+  return fail_errno("stat " + path);
+}
+
 Result<> link_or_copy(async::Blocking blocking, const std::string& from, const std::string& to) {
   TRY(sys::remove_file(blocking, to));
   if (::link(from.c_str(), to.c_str()) == 0) return {};

@@ -9,6 +9,8 @@
 // File helpers of the sandbox layer, beside those of sys/file.h.
 namespace wrenn::sandbox {
 
+// Whether there is something at `path`; an error when that cannot be told.
+Result<bool> present(const std::string& path);
 // kResourceExhausted reason "disk_full" unless `needed` bytes fit on the filesystem of `dir` and
 // kDiskReserveBytes are left.
 Result<> check_space(const std::string& dir, std::uint64_t needed);

@@ -77,6 +77,8 @@ std::string to_json(const Record& record) {
       {"slot", record.slot},
       {"auto_paused", record.auto_paused},
       {"memory_digest", record.memory_digest},
+      {"driver", record.driver},
+      {"accel", record.accel},
   };
   return json::serialize(object) + "\n";
 }
@@ -112,6 +114,9 @@ Result<Record> parse_record(std::string_view text) {
   record.auto_paused = auto_paused->get_bool();
   // Journals of earlier agents have none.
   if (object.contains("memory_digest")) record.memory_digest = TRY(text_field(object, "memory_digest"));
+  // Journals of earlier agents do not name it.
+  if (object.contains("driver")) record.driver = TRY(text_field(object, "driver"));
+  if (object.contains("accel")) record.accel = TRY(text_field(object, "accel"));
   return record;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "async/blocking.h"
 #include "base/result.h"
 #include "sys/file.h"
 #include "vmm/vmm.h"
@@ -41,6 +42,8 @@ struct Record {
   bool auto_paused = false;      // paused by the reaper and not yet acknowledged
   // Of the memory file that the VM maps, as it was verified when the life began; empty: none, or not known.
   std::string memory_digest;
+  std::string driver;  // of the VM, "qemu" or "firecracker"; empty: not known
+  std::string accel;   // "kvm" or "tcg"
 };
 
 std::string to_json(const Record& record);

@@ -25,6 +25,8 @@ Record sample() {
   record.slot = 12;
   record.auto_paused = true;
   record.memory_digest = "xxh3-128:0123";
+  record.driver = "qemu";
+  record.accel = "tcg";
   return record;
 }
 
@@ -65,6 +67,16 @@ TEST(Journal, RefusesWhatIsOutOfRange) {
   EXPECT_TRUE(refused([](Record& r) { r.memory_mib = 0; }));
   EXPECT_TRUE(refused([](Record& r) { r.slot = -1; }));
   EXPECT_FALSE(refused([](Record&) {}));
+}
+
+TEST(Journal, EarlierAgentsDidNotNameTheDriver) {
+  std::string text = to_json(sample());
+  const std::string fields = R"(,"driver":"qemu","accel":"tcg")";
+  ASSERT_NE(text.find(fields), std::string::npos) << text;
+  text.erase(text.find(fields), fields.size());
+  const auto out = parse_record(text);
+  ASSERT_TRUE(out) << out.error().to_string();
+  EXPECT_EQ(out->driver, "");
 }
 
 TEST(Journal, WritesReplaceTheOldRecord) {

@@ -41,6 +41,13 @@ inline constexpr std::size_t kMaxParallelPauses = 4;
 // A pause that failed is not tried again by the reaper before this has passed.
 inline constexpr Milliseconds kPauseRetry{15'000};
 inline constexpr Milliseconds kBuildRetry{60'000};
+// Sandboxes that are looked at, taken over or saved beside each other at an agent's start and end.
+inline constexpr std::size_t kParallelRecoveries = 16;
+// How often a sandbox that is kept in error is looked at again when its fault may pass, how many beside each
+// other, and how long the watch over a VM rests after it failed to watch.
+inline constexpr Milliseconds kMendPeriod{2'000};
+inline constexpr std::size_t kMaxParallelMends = 4;
+inline constexpr Milliseconds kWatchRetry{1'000};
 
 inline constexpr Milliseconds kLockLimit{2'000};
 inline constexpr Milliseconds kLockPoll{20};

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "sandbox/guest_client.h"
 #include "sandbox/limits.h"
+#include "sandbox/recovery.h"
 #include "sys/file.h"
 
 namespace wrenn::sandbox {
@@ -105,7 +106,11 @@ Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::S
   host::CgroupLimits limits;
   limits.vcpus = plan.vcpus;
   limits.memory_bytes = static_cast<std::uint64_t>(plan.memory_mib) * kMiB + kVmmOverheadBytes;
-  CO_TRY(co_await async::offload(*context->pool, [context, id, limits](async::Blocking blocking) {
+  CO_TRY(co_await async::offload(*context->pool, [context, id, limits](async::Blocking blocking) -> Result<> {
+    // One group has one VM: an earlier one that could not be killed would share disks and address with this.
+    if (TRY(context->cgroups->populated(blocking, id))) {
+      return fail(Error(Code::kUnavailable, "the VM before has not ended yet").with_reason(kVmNotKilled));
+    }
     return context->cgroups->create(blocking, id, limits);
   }));
   auto vm = co_await start_in_cgroup(context, std::move(plan), std::move(slot));

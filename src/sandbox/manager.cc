@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "sandbox/disk_reserve.h"
 #include "sandbox/limits.h"
+#include "sandbox/parallel.h"
 #include "sys/file.h"
 
 namespace wrenn::sandbox {
@@ -71,7 +72,7 @@ Task<> Manager::read_kernel_digest() {
   co_return Result<>{};
 }
 
-Task<> Manager::start() {
+Task<> Manager::take_host() {
   CO_TRY(co_await lock_host());
   CO_TRY(co_await read_kernel_digest());
   CO_TRY(sys::mkdirs(context_.config.cache_dir, 0700));
@@ -82,21 +83,36 @@ Task<> Manager::start() {
   log::info("VMM {} {} on {}, CPU {}", shape.driver, shape.version, shape.accel, shape.cpu_model);
   context_.cgroups = std::make_unique<host::CgroupManager>(CO_TRY(co_await async::offload(
       *context_.pool, [](async::Blocking blocking) { return host::CgroupManager::detect(blocking); })));
-  auto records = CO_TRY(co_await read_journals());
   context_.slots =
       std::make_unique<host::SlotPool>(context_.executor, context_.pool, context_.config.network);
-  CO_TRY(co_await recover(std::move(records)));
   co_return Result<>{};
+}
+
+Task<> Manager::start() {
+  CO_TRY(co_await take_host());
+  co_return co_await recover();
 }
 
 Task<> Manager::stop() {
   co_await nursery_.cancel_and_join();
+  const Result<> saved = co_await save_activity();
+  if (!saved) log::warn("{}", saved.error().to_string());
   if (context_.slots != nullptr) co_return co_await context_.slots->stop();
   co_return Result<>{};
 }
 
+Task<> Manager::save_activity() {
+  const auto all = std::make_shared<std::vector<std::shared_ptr<Sandbox>>>(list());
+  co_return co_await for_each(context_.executor, "saving activity", all->size(), kParallelRecoveries,
+                              [all](std::size_t i) { return (*all)[i]->save_activity(); });
+}
+
 Task<> Manager::prepare(TemplateStore::Progress progress) {
+  CO_TRY(co_await take_host());
   const Template from = CO_TRY(templates_.find(model::kDefaultTemplate));
+  const Inventory inventory = CO_TRY(co_await async::offload(
+      *context_.pool, [this](async::Blocking blocking) { return take_inventory(blocking, context_); }));
+  CO_TRY(co_await context_.slots->start(inventory.slots()));
   co_return co_await templates_.build(from, model::kDefaultVcpus, model::kDefaultMemoryMb,
                                       std::move(progress));
 }
@@ -210,7 +226,7 @@ Task<> Manager::reap() {
   };
   Result<> tick;
   while (tick) {
-    const std::int64_t now = unix_ms();
+    const auto now = Sandbox::Clock::now();
     for (const auto& sandbox : list()) {
       const std::string& id = sandbox->record().id;
       if (pausing.size() >= kMaxParallelPauses) break;
@@ -221,6 +237,31 @@ Task<> Manager::reap() {
   }
   // A pause in flight is finished, never cut.
   co_await pauses.join();
+  co_return tick;
+}
+
+// ---- mending
+
+Task<> Manager::mend() {
+  async::Nursery retries(context_.executor);
+  std::set<std::string> trying;
+  auto try_one = [](std::shared_ptr<Sandbox> sandbox, std::set<std::string>* running) -> Task<> {
+    const std::string id = sandbox->record().id;
+    const Result<> tried = co_await sandbox->retry();
+    running->erase(id);
+    co_return tried;
+  };
+  Result<> tick;
+  while (tick) {
+    for (const auto& sandbox : list()) {
+      const std::string& id = sandbox->record().id;
+      if (trying.size() >= kMaxParallelMends) break;
+      if (sandbox->status() != model::HostStatus::kError || !may_pass(sandbox->fault())) continue;
+      if (trying.insert(id).second) retries.spawn("another look at " + id, try_one(sandbox, &trying));
+    }
+    tick = co_await async::sleep_for(kMendPeriod);
+  }
+  co_await retries.cancel_and_join();
   co_return tick;
 }
 

@@ -29,16 +29,20 @@ class Manager {
   Manager(const Manager&) = delete;
   Manager& operator=(const Manager&) = delete;
 
-  // Takes the host (one agent at a time), chooses the VMM, and recovers what an earlier agent left. After a
-  // failure call stop() all the same.
+  // Takes the host (one agent at a time), chooses the VMM, and recovers what an earlier agent left. Refuses
+  // where it finds VMs or snapshots that it has no driver or folder for. When cancelled it gives nothing up.
+  // After a failure call stop() all the same.
   Task<> start();
   // Finishes transitions in flight, gives unused slots back, leaves VMs running.
   Task<> stop();
+  // Looks again and again at sandboxes in error whose fault may pass, until cancelled.
+  Task<> mend();
   // Pauses idle sandboxes until cancelled; returns when the pauses it began are done.
   Task<> reap();
   // Samples what sandboxes use until cancelled.
   Task<> measure();
-  // Makes the default template's snapshot for the default shape if there is none.
+  // Instead of start(): takes the host and makes the default template's snapshot for the default shape if
+  // there is none. Sandboxes of an earlier agent are left as they are.
   Task<> prepare(TemplateStore::Progress progress);
 
   Task<std::shared_ptr<Sandbox>> create(CreateSpec spec);
@@ -52,20 +56,16 @@ class Manager {
   const Context& context() const { return context_; }
 
  private:
-  struct Leftover {
-    Record record;
-    Found found;
-    std::shared_ptr<vmm::Vm> vm;
-  };
   static Task<sys::Fd> take_lock(std::string path);
   Task<> lock_host();
   Task<> read_kernel_digest();
-  Task<std::vector<Record>> read_journals();
-  Task<Leftover> examine(Record record);
-  Task<> recover(std::vector<Record> records);
+  Task<> take_host();
+  Task<> recover();
+  Task<std::vector<Leftover>> examine_all(std::vector<Record> records);
   Task<> recover_one(Leftover leftover);
-  Task<> sweep(std::vector<Record> records);
-  Task<> pause_idle(std::shared_ptr<Sandbox> sandbox);
+  void keep_unreadable(const Inventory::Unreadable& folder);
+  Task<> sweep(Inventory inventory);
+  Task<> save_activity();
   Sandbox::Owner owner();
   Result<Record> new_record(const CreateSpec& spec, const Template& from) const;
 

@@ -60,7 +60,7 @@ Task<> Sandbox::pause() {
 Task<> Sandbox::pause_if_idle() {
   auto all = [](std::shared_ptr<Sandbox> self) -> Task<> {
     const auto guard = CO_TRY(co_await self->turn_.lock());
-    if (self->gone_ || !self->idle(unix_ms())) co_return Result<>{};
+    if (self->gone_ || !self->idle(Clock::now())) co_return Result<>{};
     co_return co_await self->locked_pause(true);
   };
   co_return co_await async::shielded(all(shared_from_this()));
@@ -68,13 +68,13 @@ Task<> Sandbox::pause_if_idle() {
 
 Task<> Sandbox::locked_pause(bool automatic) {
   if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
-  CO_TRY(ping());  // must be running
+  CO_TRY(require_running());
   set_status(HostStatus::kPausing);
   co_await drop_operations();
   Result<> published = co_await write_journal(Phase::kPausing, Durability::kAtomic);
   if (published) published = co_await stop_and_publish();
   if (!published) {
-    next_auto_pause_ms_ = unix_ms() + kPauseRetry.count();
+    next_auto_pause_ = Clock::now() + kPauseRetry;
     co_return co_await roll_back_pause(published.error());
   }
   ++record_.generation;
@@ -151,6 +151,7 @@ Task<> Sandbox::finish_pause() {
   // From here the snapshot is the sandbox; what fails now is repeated by the next agent.
   const Result<> written = co_await write_journal(Phase::kPaused, Durability::kDurable);
   if (!written) log::error("sandbox {}: {}", record_.id, written.error().to_string());
+  record_.phase = Phase::kPaused;
   const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
   if (!dismantled) log::warn("sandbox {}: {}", record_.id, dismantled.error().to_string());
   guest_.reset();
@@ -171,9 +172,9 @@ Task<> Sandbox::finish_pause() {
 }
 
 Task<> Sandbox::roll_back_pause(Error cause) {
-  if (!machine_.vm->alive()) {
+  if (const auto death = vmm::DeathProof::of(*machine_.vm)) {
     log::error("sandbox {}: its VM ended during a pause ({}); it is removed", record_.id, cause.to_string());
-    const Result<> removed = co_await discard();
+    const Result<> removed = co_await discard(Grounds::vm_ended(*death, "its VM ended during a pause"));
     if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
     co_return fail(std::move(cause));
   }
@@ -184,12 +185,16 @@ Task<> Sandbox::roll_back_pause(Error cause) {
       [dir = paths_.snapshot_dir](async::Blocking blocking) { return snapshot::remove(blocking, dir); });
   if (!unpublished) log::error("sandbox {}: {}", record_.id, unpublished.error().to_string());
   Result<> going = co_await machine_.vm->resume();
+  const bool resumed = going.has_value();
   // Also undoes what quiescing did.
   if (going) going = co_await init_guest();
-  if (!going) log::error("sandbox {}: {}", record_.id, going.error().to_string());
   const Result<> written = co_await write_journal(Phase::kRunning, Durability::kAtomic);
   if (!written) log::error("sandbox {}: {}", record_.id, written.error().to_string());
-  set_status(HostStatus::kRunning);
+  if (going) {
+    set_status(HostStatus::kRunning);
+  } else {
+    set_fault(resumed ? kGuestUnreachable : kVmUnreachable, going.error().to_string());
+  }
   co_return fail(std::move(cause));
 }
 

@@ -49,6 +49,17 @@ Task<> Sandbox::resume(std::int64_t timeout_sec) {
 
 Task<> Sandbox::locked_resume(std::int64_t timeout_sec) {
   if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
+  if (status_ == HostStatus::kError) {
+    auto leftover = CO_TRY(co_await look_again());
+    if (leftover) CO_TRY(co_await settle(std::move(*leftover)));
+    if (gone_) co_return fail(Error(Code::kAborted, "its VM has ended").with_reason("sandbox_lost"));
+    if (status_ == HostStatus::kError) co_return fail(fault_error());
+    if (status_ == HostStatus::kRunning) {
+      touch();
+      record_.timeout_sec = timeout_sec;
+      co_return co_await write_journal(Phase::kRunning, Durability::kAtomic);
+    }
+  }
   if (status_ != HostStatus::kPaused) {
     co_return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not paused", record_.id,
                                                                 model::host_status_name(status_)))
@@ -73,8 +84,8 @@ Task<> Sandbox::load_paused() {
   machine_.slot = CO_TRY(co_await context_->slots->acquire());
   record_.slot = machine_.slot.index;
   const LaunchPlan plan{record_.id, record_.vcpus, record_.memory_mib, paths_.memory, paths_.snapshot_dir};
-  machine_.vm = CO_TRY(co_await launch(context_, plan, machine_.slot));
-  record_.process = machine_.vm->process();
+  hold(CO_TRY(co_await launch(context_, plan, machine_.slot)));
+  note_process();
   guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
   co_return Result<>{};
 }
@@ -107,18 +118,17 @@ Task<> Sandbox::run_resumed() {
   if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());
   touch();
   set_status(HostStatus::kRunning);
-  start_watch();
   co_return Result<>{};
 }
 
 // The disk has gone on since the snapshot, so of a VM that has ended, or ends now, nothing is left to resume.
 asio::awaitable<void> Sandbox::retire_resumed() {
   Result<> retired;
-  if (machine_.vm->alive()) {
+  if (const auto death = vmm::DeathProof::of(*machine_.vm)) {
+    retired = co_await discard(Grounds::vm_ended(*death, "its VM ended while it was resumed"));
+  } else {
     status_ = HostStatus::kRunning;
     retired = co_await locked_pause(false);
-  } else {
-    retired = co_await discard();
   }
   if (!retired) log::error("sandbox {}: {}", record_.id, retired.error().to_string());
 }

@@ -18,7 +18,8 @@ Sandbox::Sandbox(Owner owner, Record record)
       record_(std::move(record)),
       turn_(context_->executor),
       changed_(context_->executor),
-      last_active_ms_(unix_ms()) {}
+      last_active_(Clock::now()),
+      last_active_ms_(record_.last_active_ms != 0 ? record_.last_active_ms : unix_ms()) {}
 
 Sandbox::~Sandbox() = default;
 
@@ -78,10 +79,7 @@ Task<> Sandbox::wait_running() {
                        .with_reason("in_transition"));
   }
   if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
-  if (status_ == HostStatus::kRunning) co_return Result<>{};
-  co_return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not running", record_.id,
-                                                              model::host_status_name(status_)))
-                     .with_reason("not_running"));
+  co_return require_running();
 }
 
 Error Sandbox::dropped_error() const {
@@ -91,21 +89,30 @@ Error Sandbox::dropped_error() const {
       .with_reason(paused ? "sandbox_paused" : "sandbox_stopped");
 }
 
+Result<> Sandbox::require_running() const {
+  if (status_ == HostStatus::kRunning) return {};
+  if (status_ == HostStatus::kError) return fail(fault_error());
+  return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not running", record_.id,
+                                                           model::host_status_name(status_)))
+                  .with_reason("not_running"));
+}
+
 Result<> Sandbox::ping() {
-  if (status_ != HostStatus::kRunning) {
-    return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not running", record_.id,
-                                                             model::host_status_name(status_)))
-                    .with_reason("not_running"));
-  }
+  TRY(require_running());
   touch();
   return {};
 }
 
-bool Sandbox::idle(std::int64_t now_ms) const {
-  using model::Time;
+void Sandbox::touch() {
+  last_active_ = Clock::now();
+  last_active_ms_ = unix_ms();
+}
+
+bool Sandbox::idle(Clock::time_point now) const {
   return status_ == HostStatus::kRunning &&
-         model::idle_expired(model::seconds(record_.timeout_sec), Time(Milliseconds(last_active_ms_)),
-                             Time(Milliseconds(now_ms)), !operations_.empty());
+         model::idle_expired(model::seconds(record_.timeout_sec),
+                             std::chrono::duration_cast<Milliseconds>(now - last_active_),
+                             !operations_.empty());
 }
 
 Task<> Sandbox::acknowledge_auto_pause() {
@@ -165,16 +172,39 @@ void Sandbox::tell_throttled(std::uint64_t times) {
 // ---- state
 
 Task<> Sandbox::write_journal(Phase phase, Durability durability) {
-  record_.phase = phase;
   record_.last_active_ms = last_active_ms_;
-  co_return co_await async::offload(
-      *context_->pool, [dir = paths_.dir, record = record_, durability](async::Blocking blocking) {
-        return write_record(blocking, dir, record, durability);
-      });
+  Record next = record_;
+  next.phase = phase;
+  CO_TRY(co_await async::offload(*context_->pool,
+                                 [dir = paths_.dir, next, durability](async::Blocking blocking) {
+                                   return write_record(blocking, dir, next, durability);
+                                 }));
+  record_.phase = phase;
+  co_return Result<>{};
+}
+
+Task<> Sandbox::save_activity() {
+  const auto guard = CO_TRY(co_await turn_.lock());
+  if (gone_ || status_ != HostStatus::kRunning || record_.last_active_ms == last_active_ms_)
+    co_return Result<>{};
+  co_return co_await write_journal(Phase::kRunning, Durability::kAtomic);
+}
+
+void Sandbox::set_fault(std::string reason, std::string message) {
+  // A fault that is found again and again is told once.
+  if (fault_.reason != reason) log::error("sandbox {}: kept in error ({}): {}", record_.id, reason, message);
+  fault_ = {std::move(reason), std::move(message)};
+  set_status(HostStatus::kError);
+}
+
+Error Sandbox::fault_error() const {
+  const Code code = may_pass(fault_) ? Code::kUnavailable : Code::kFailedPrecondition;
+  return Error(code, fmt::format("sandbox {}: {}", record_.id, fault_.message)).with_reason(fault_.reason);
 }
 
 void Sandbox::set_status(HostStatus status) {
   status_ = status;
+  if (status != HostStatus::kError) fault_ = {};
   if (status == HostStatus::kRunning) dropping_ = std::make_shared<bool>(false);
   changed_.notify_all();
 }
@@ -195,21 +225,45 @@ Task<> Sandbox::init_guest() {
   co_return exit ? std::move(done) : std::move(exit);
 }
 
-void Sandbox::start_watch() {
+// What another agent needs to know the VM again.
+void Sandbox::note_process() {
+  const vmm::Shape shape = context_->driver->base_shape();
+  record_.process = machine_.vm->process();
+  record_.driver = shape.driver;
+  record_.accel = shape.accel;
+}
+
+void Sandbox::hold(std::shared_ptr<vmm::Vm> vm) {
+  if (machine_.vm == vm) return;
+  machine_.vm = std::move(vm);
   // The watch outlives no sandbox: it holds one.
-  auto held = [](std::shared_ptr<Sandbox> self, std::shared_ptr<vmm::Vm> vm) -> Task<> {
-    co_return co_await self->watch(std::move(vm));
+  auto held = [](std::shared_ptr<Sandbox> self, std::shared_ptr<vmm::Vm> watched) -> Task<> {
+    co_return co_await self->watch(std::move(watched));
   };
   owner_.nursery->spawn("watch " + record_.id, held(shared_from_this(), machine_.vm));
 }
 
 Task<> Sandbox::watch(std::shared_ptr<vmm::Vm> vm) {
-  const Result<> exit = co_await vm->wait_exit();
-  if (!exit && exit.error().code() == Code::kCanceled) co_return Result<>{};
+  Result<> exit = co_await vm->wait_exit();
+  std::optional<vmm::DeathProof> death = vmm::DeathProof::of(*vm);
+  while (!death) {
+    if (!exit && exit.error().code() == Code::kCanceled) co_return Result<>{};
+    log::error("sandbox {}: cannot watch its VM: {}", record_.id, exit ? "" : exit.error().to_string());
+    CO_TRY(co_await async::sleep_for(kWatchRetry));
+    exit = co_await vm->wait_exit();
+    death = vmm::DeathProof::of(*vm);
+  }
   const auto guard = CO_TRY(co_await turn_.lock());
   if (gone_ || machine_.vm != vm) co_return Result<>{};
-  log::warn("sandbox {}: its VM ended by itself: {}", record_.id, exit ? "killed" : exit.error().message());
-  co_return co_await async::shielded(discard());
+  const std::string how = exit ? "killed" : exit.error().message();
+  log::warn("sandbox {}: its VM ended by itself: {}", record_.id, how);
+  // What is in error may have a snapshot after all.
+  if (status_ == HostStatus::kError) {
+    auto leftover = CO_TRY(co_await look_again());
+    if (leftover) co_return co_await async::shielded(settle(std::move(*leftover)));
+    co_return Result<>{};
+  }
+  co_return co_await async::shielded(discard(Grounds::vm_ended(*death, "its VM ended by itself")));
 }
 
 // ---- end
@@ -225,19 +279,26 @@ Task<> Sandbox::destroy() {
 Task<> Sandbox::locked_destroy() {
   if (gone_) co_return Result<>{};
   // Should the agent die now, the next one goes on with it. A disk too full to say so is a reason to go on.
-  if (sys::exists(paths_.dir)) {
+  if (journal_read_ && sys::exists(paths_.dir)) {
     const Result<> written = co_await write_journal(Phase::kDestroying, Durability::kAtomic);
     if (!written) log::warn("sandbox {}: {}", record_.id, written.error().to_string());
   }
-  co_return co_await discard();
+  co_return co_await discard(Grounds::owner_asked());
 }
 
-Task<> Sandbox::discard() {
+Task<> Sandbox::discard(Grounds grounds) {
+  log::info("sandbox {}: removed, since {}", record_.id, grounds.why());
+  giving_up_ = std::move(grounds);
   set_status(HostStatus::kStopping);
   // First, since an operation must not outlive the address that it works with.
   co_await drop_operations();
   guest_.reset();
   const Result<> dismantled = co_await dismantle(context_, record_.id, std::exchange(machine_, {}));
+  if (!dismantled) {
+    // Its folder tells the next agent whose the VM is. The mending ends it in the end.
+    set_fault(kVmNotKilled, dismantled.error().to_string());
+    co_return dismantled;
+  }
   // The journal's folder goes last: while it is there, a new agent knows what is left to remove.
   const Result<> removed =
       co_await async::offload(*context_->pool, [paths = paths_](async::Blocking blocking) -> Result<> {
@@ -247,47 +308,7 @@ Task<> Sandbox::discard() {
   gone_ = true;
   changed_.notify_all();
   owner_.gone(record_.id);
-  if (!dismantled) co_return dismantled;
   co_return removed;
-}
-
-// ---- recovery
-
-Task<> Sandbox::recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm) {
-  const auto guard = CO_TRY(co_await turn_.lock());
-  if (record_.slot != 0) machine_.slot = host::SlotPool::describe(record_.slot);
-  machine_.vm = vm;
-  switch (decision.action) {
-    case Recovery::kAdopt:
-      co_return co_await adopt(std::move(vm));
-    case Recovery::kPaused:
-      record_.generation = decision.generation;
-      log::info("sandbox {}: paused, generation {}", record_.id, record_.generation);
-      co_return co_await finish_pause();
-    case Recovery::kDiscard:
-      log::warn("sandbox {}: removed, since {}", record_.id, decision.reason);
-      co_return co_await discard();
-  }
-  co_return Result<>{};
-}
-
-Task<> Sandbox::adopt(std::shared_ptr<vmm::Vm> vm) {
-  guest_ = std::make_shared<GuestClient>(context_->http, machine_.slot.host_ip, record_.token);
-  // It stands still if the agent died between the journal entry and the start, or during a pause.
-  Result<> resumed = co_await vm->resume();
-  if (resumed) resumed = co_await init_guest();
-  if (!resumed && !vm->alive()) co_return co_await discard();
-  if (!resumed) log::warn("sandbox {}: adopted, but {}", record_.id, resumed.error().to_string());
-  CO_TRY(co_await write_journal(Phase::kRunning, Durability::kAtomic));
-  const Result<> removed = co_await async::offload(
-      *context_->pool,
-      [dir = paths_.snapshot_dir](async::Blocking blocking) { return sys::remove_tree(blocking, dir); });
-  if (!removed) log::warn("{}", removed.error().to_string());
-  log::info("sandbox {}: adopted, pid {}", record_.id, record_.process.pid);
-  touch();
-  set_status(HostStatus::kRunning);
-  start_watch();
-  co_return Result<>{};
 }
 
 }  // namespace wrenn::sandbox

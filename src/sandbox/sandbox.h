@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 
 #include "model/sandbox.h"
 #include "sandbox/context.h"
+#include "sandbox/examine.h"
 #include "sandbox/guest_client.h"
 #include "sandbox/journal.h"
 #include "sandbox/machine.h"
@@ -50,8 +52,15 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> resume(std::int64_t timeout_sec);
   Task<> destroy();
 
-  // ---- after a restart of the agent
-  Task<> recover(RecoveryDecision decision, std::shared_ptr<vmm::Vm> vm);
+  // ---- what an earlier agent left, or what went wrong here
+  Task<> recover(Leftover leftover);
+  // Its journal cannot be read: it is listed as error, and nothing of it is touched.
+  void keep_unreadable(std::string problem);
+  // Looks at a sandbox in error again, from disk, and takes it over, pauses it or keeps it accordingly;
+  // without effect on others.
+  Task<> retry();
+  // Writes down when it was last active, for the next agent.
+  Task<> save_activity();
 
   // ---- operations inside the guest
   // Runs `body(RunningGuest, args...)`, a coroutine, while the sandbox runs, as activity while it lasts.
@@ -83,9 +92,13 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   const Record& record() const { return record_; }
   model::HostStatus status() const { return status_; }
   std::string host_ip() const { return machine_.slot.host_ip; }  // for display; empty without a machine
+  // With status kError.
+  const Fault& fault() const { return fault_; }
   std::int64_t last_active_ms() const { return last_active_ms_; }
-  bool idle(std::int64_t now_ms) const;
-  bool auto_pause_due(std::int64_t now_ms) const { return idle(now_ms) && now_ms >= next_auto_pause_ms_; }
+  // By the monotonic clock: a host whose clock is set pauses nothing.
+  using Clock = std::chrono::steady_clock;
+  bool idle(Clock::time_point now) const;
+  bool auto_pause_due(Clock::time_point now) const { return idle(now) && now >= next_auto_pause_; }
 
  private:
   struct Operation {
@@ -109,16 +122,21 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> wait_running();
   RunningGuest running_guest() const { return {machine_.slot.host_ip, guest_, dropping_}; }
   Error dropped_error() const;
-  void touch() { last_active_ms_ = unix_ms(); }
+  Result<> require_running() const;
+  void touch();
 
   // sandbox.cc
   Task<> write_journal(Phase phase, Durability durability);
   void set_status(model::HostStatus status);
-  void start_watch();
+  void set_fault(std::string reason, std::string message);
+  Error fault_error() const;
+  void note_process();
+  // Takes a VM and watches over it: whoever has one learns of its end.
+  void hold(std::shared_ptr<vmm::Vm> vm);
   void tell_throttled(std::uint64_t times);
   Task<> go_on_if_space();
   Task<> watch(std::shared_ptr<vmm::Vm> vm);
-  Task<> discard();
+  Task<> discard(Grounds grounds);
   Task<> locked_destroy();
   std::vector<std::pair<std::string, std::string>> guest_envs() const;
   Task<> init_guest();
@@ -144,8 +162,11 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> run_resumed();
   asio::awaitable<void> retire_resumed();
 
-  // recovery
-  Task<> adopt(std::shared_ptr<vmm::Vm> vm);
+  // sandbox_recovery.cc
+  Task<std::optional<Leftover>> look_again();
+  Result<> take_record(Record record);
+  Task<> settle(Leftover leftover);
+  Task<> adopt();
 
   Owner owner_;
   Context* context_;
@@ -159,10 +180,14 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   async::Condition changed_;
   std::set<Operation*> operations_;
   std::shared_ptr<bool> dropping_ = std::make_shared<bool>(false);
-  std::int64_t last_active_ms_ = 0;
-  std::int64_t next_auto_pause_ms_ = 0;
+  Clock::time_point last_active_;
+  std::int64_t last_active_ms_ = 0;  // Unix time, for display
+  Clock::time_point next_auto_pause_;
   bool waits_for_disk_ = false;
   std::uint64_t throttled_ = 0;  // of this VM, told so far
+  Fault fault_;
+  std::optional<Grounds> giving_up_;  // since discard() began
+  bool journal_read_ = true;          // record_ is more than the id
   bool gone_ = false;
 };
 

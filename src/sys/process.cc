@@ -113,9 +113,18 @@ Result<Fd> open_pidfd(pid_t pid) {
   return fd;
 }
 
+bool has_exited(int pidfd) {
+  pollfd entry{.fd = pidfd, .events = POLLIN, .revents = 0};
+  return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLIN) != 0;
+}
+
 Result<std::uint64_t> process_start_time(pid_t pid) {
   auto stat = read_file(fmt::format("/proc/{}/stat", pid), 4096);
-  if (!stat) return fail(Code::kNotFound, fmt::format("no process {}", pid));
+  if (!stat) {
+    const int why = stat.error().sys_errno();
+    if (why != ENOENT && why != ESRCH) return std::unexpected(std::move(stat).error());
+    return fail(Code::kNotFound, fmt::format("no process {}", pid));
+  }
   // The name may hold spaces and parentheses; fields are counted from the last ')'.
   const auto close = stat->rfind(')');
   if (close == std::string::npos || close + 2 >= stat->size()) return fail(Code::kInternal, "bad /proc stat");

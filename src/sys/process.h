@@ -119,8 +119,10 @@ int reap_orphans();
 // Any process, for adopted ones. kNotFound when there is none.
 Result<Fd> open_pidfd(pid_t pid);
 Result<> signal_pidfd(int pidfd, int number);
+// True once the process has ended; false also while that cannot be told.
+bool has_exited(int pidfd);
 // Field 22 of /proc/PID/stat; together with the pid it names a process for ever. kNotFound when gone (a
-// zombie counts as gone).
+// zombie counts as gone), and only then.
 Result<std::uint64_t> process_start_time(pid_t pid);
 
 struct Pty {

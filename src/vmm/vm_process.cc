@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "sys/file.h"
+#include "vmm/death.h"
 #include "vmm/limits.h"
 #include "vmm/proc.h"
 
@@ -51,7 +51,14 @@ Result<VmProcess> VmProcess::start(sys::SpawnSpec spec) {
   sys::ChildProcess child = TRY(sys::spawn(spec));
   // A child cannot be recycled before it is reaped, so both answers are about it.
   ProcessIdentity identity{.pid = child.pid(), .start_time = 0};
-  if (const auto started = sys::process_start_time(child.pid())) identity.start_time = *started;
+  const auto started = sys::process_start_time(child.pid());
+  // Without it no later agent could tell this process from another of the same number. One that has ended
+  // already says why when it is asked for.
+  if (!started && started.error().code() != Code::kNotFound) {
+    (void)child.signal(SIGKILL);
+    return std::unexpected(started.error());
+  }
+  if (started) identity.start_time = *started;
   sys::Fd pidfd = TRY(sys::duplicate(child.pidfd()));
   return VmProcess(identity, std::move(pidfd), std::move(child), std::move(log));
 }
@@ -61,18 +68,17 @@ Result<VmProcess> VmProcess::adopt(ProcessIdentity identity) {
     return fail(Code::kNotFound, fmt::format("the VM process {} is gone", identity.pid));
   };
   auto pidfd = sys::open_pidfd(identity.pid);
-  if (!pidfd) return gone();
-  // Compared after the pidfd is open: from here on the number cannot pass to another process unnoticed.
-  const auto started = sys::process_start_time(identity.pid);
-  if (!started || *started != identity.start_time) return gone();
+  if (!pidfd) {
+    if (TRY(DeathProof::of(identity))) return gone();
+    return std::unexpected(std::move(pidfd).error());
+  }
+  // Asked after the pidfd is open: from here on the number cannot pass to another process unnoticed.
+  if (TRY(DeathProof::of(identity))) return gone();
   sys::Fd log(::open(fmt::format("/proc/{}/fd/2", identity.pid).c_str(), O_RDONLY | O_CLOEXEC));
   return VmProcess(identity, std::move(*pidfd), std::nullopt, std::move(log));
 }
 
-bool VmProcess::alive() const {
-  pollfd poller{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
-  return ::poll(&poller, 1, 0) == 0;
-}
+bool VmProcess::alive() const { return !sys::has_exited(pidfd_.get()); }
 
 Task<> VmProcess::wait_gone() {
   CO_TRY(co_await sys::wait_readable(pidfd_.get()));

@@ -49,6 +49,15 @@ def test_an_idle_sandbox_is_paused_and_its_row_follows(api, system, make):
     assert api.status(sandbox_id) == "paused"
 
 
+def test_the_last_activity_is_the_owners_not_the_pause(api, system, make):
+    """The reaper's attempts are no activity: one that fails is tried again soon, and the time shown stays true."""
+    sandbox_id = make(timeout_sec=3)
+    api.exec(sandbox_id, "true")
+    active = time.time()
+    paused_by_agent(system.rpc, sandbox_id, 3 + TICK_SEC + SLACK_SEC)
+    assert int(system.rpc.sandbox(sandbox_id)["lastActiveAtUnix"]) <= active + 1
+
+
 def test_timeout_survives_resume(api, system, make):
     sandbox_id = make(timeout_sec=1)
     system.wait_status(sandbox_id, "paused", 1 + TICK_SEC + RECONCILE_SEC + SLACK_SEC)
