@@ -83,10 +83,13 @@ cp "$bzimage" "$work/bzImage"
 chmod 0644 "$work"/{bzImage,vmlinux,initramfs.cpio.gz}
 
 digest=$(digest_of "$work")
+# On the disk before they have their names, so that a power cut leaves no empty ones.
+sync "$work"/{bzImage,vmlinux,initramfs.cpio.gz}
 rm -f "$out/digest"
 mv -f "$work"/{bzImage,vmlinux,initramfs.cpio.gz} "$out/"
 printf '%s\n' "$inputs" >"$out/inputs"
 # Last: it vouches for the others.
 printf '%s\n' "$digest" >"$work/digest"
+sync "$work/digest"
 mv -f "$work/digest" "$out/digest"
 say "$package, digest ${digest:0:12}"

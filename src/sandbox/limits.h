@@ -19,6 +19,9 @@ inline constexpr std::uint64_t kDiskReserveBytes = 64 * kMiB;
 // meanwhile.
 inline constexpr std::uint64_t kTemplateCacheShare = 10;  // a tenth
 inline constexpr int kMaxTemplateBuilds = 8;
+// What must be free for a build, beside kDiskReserveBytes: more than what the guest of the minimal image
+// writes.
+inline constexpr std::uint64_t kTemplateSpaceBytes = 256 * kMiB;
 inline constexpr int kImageTries = 3;
 // Kept back on the sandboxes' filesystem for their journals: room for a thousand of them.
 inline constexpr std::uint64_t kJournalReserveBytes = 4 * kMiB;

@@ -37,8 +37,10 @@ Record record_of_build(const Template& from, int vcpus, int memory_mib) {
   return record;
 }
 
-Result<> make_files(async::Blocking blocking, const Paths& paths, const Record& record,
+Result<> make_files(async::Blocking blocking, const Config& config, const Paths& paths, const Record& record,
                     const Template& from) {
+  TRY(check_space(config.sandboxes_dir, 0));
+  TRY(check_space(config.images_dir, kTemplateSpaceBytes));
   TRY(sys::mkdirs(paths.run_dir, 0700));
   TRY(write_record(blocking, paths.dir, record, Durability::kAtomic));
   TRY(link_image(blocking, from.rootfs, from.base_image, paths.base));
@@ -109,10 +111,10 @@ Task<> TemplateStore::build_now(Template from, int vcpus, int memory_mib, Progre
 
 Task<> TemplateStore::start(Build* build) {
   Record& record = build->record;
-  CO_TRY(co_await async::offload(
-      *context_->pool, [paths = build->paths, record = record, from = build->from](async::Blocking blocking) {
-        return make_files(blocking, paths, record, from);
-      }));
+  CO_TRY(co_await async::offload(*context_->pool, [context = context_, paths = build->paths, record = record,
+                                                   from = build->from](async::Blocking blocking) {
+    return make_files(blocking, context->config, paths, record, from);
+  }));
   build->machine.slot = CO_TRY(co_await context_->slots->acquire());
   record.slot = build->machine.slot.index;
   const LaunchPlan plan{record.id, record.vcpus, record.memory_mib, "", ""};
