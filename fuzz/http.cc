@@ -16,6 +16,18 @@ struct Outcome {
 
 constexpr std::size_t kMaxHead = 4096;
 
+// What a server relies on, whatever came.
+void check_request(const net::ParsedHead& head) {
+  const net::Headers& headers = head.request.headers;
+  fuzz::require(head.request.target.starts_with('/'), "targets are paths");
+  fuzz::require(head.http10 || headers.has("host"), "a host");
+  fuzz::require(!(headers.has("content-length") && headers.has("transfer-encoding")), "one framing");
+  const bool chunked = head.body == net::BodyKind::kChunked;
+  fuzz::require(chunked == headers.has("transfer-encoding"), "chunks when they are announced");
+  const auto length = head.body == net::BodyKind::kLength ? head.length : 0;
+  fuzz::require(chunked || length == head.announced.value_or(0), "the length that is announced");
+}
+
 Outcome run(net::Parser::Role role, std::string_view bytes, std::size_t step) {
   net::Parser parser(role, kMaxHead);
   std::string buffer;
@@ -34,7 +46,10 @@ Outcome run(net::Parser::Role role, std::string_view bytes, std::size_t step) {
         if (buffer.size() > kMaxHead) return Outcome{.ok = false};
         continue;
       }
-      head = parser.take_head();
+      auto taken = parser.take_head();
+      if (!taken) return Outcome{.ok = false};
+      head = *std::move(taken);
+      if (role == net::Parser::Role::kRequest) check_request(*head);
       outcome.complete = true;
       outcome.target = head->request.path() + head->request.query("path").value_or("");
     }

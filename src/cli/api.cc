@@ -107,7 +107,7 @@ Result<std::string> match_id(const json::array& sandboxes, std::string_view want
 
 Result<std::unique_ptr<Api>> Api::make(asio::any_io_executor executor, const Settings& settings) {
   BaseUrl url = TRY(parse_base_url(settings.base_url));
-  net::Endpoint endpoint = TRY(net::Endpoint::parse(url.endpoint));
+  net::Endpoint endpoint = TRY(net::Endpoint::parse_remote(url.endpoint));
   return std::unique_ptr<Api>(
       new Api(std::move(executor), std::move(endpoint), std::move(url.prefix), settings));
 }
@@ -174,8 +174,7 @@ Task<std::unique_ptr<net::ClientRequest>> Api::upload(std::string path, std::str
                                                       std::optional<std::uint64_t> length) {
   net::RequestHead request = head("POST", path);
   request.headers.set("Content-Type", std::move(content_type));
-  if (length) request.headers.set("Content-Length", std::to_string(*length));
-  co_return co_await http_.open(endpoint_, std::move(request), net::HttpClient::Body::kStream);
+  co_return co_await http_.open(endpoint_, std::move(request), length);
 }
 
 Task<> Api::accept(std::unique_ptr<net::ClientResponse> response) {

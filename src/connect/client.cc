@@ -207,7 +207,9 @@ Task<> Client::unary_raw(std::string procedure, const Message* request, Message*
                            CallOptions call) -> Task<> {
     std::string body = CO_TRY(serialize(*in, state->encoding().codec));
     net::RequestHead head = CO_TRY(state->unary_head(std::move(target), call, &body));
-    auto answer = CO_TRY(co_await state->http->send(state->endpoint, std::move(head), std::move(body)));
+    const net::Repeat repeat = call.repeatable ? net::Repeat::kAllowed : net::Repeat::kIfIdempotent;
+    auto answer =
+        CO_TRY(co_await state->http->send(state->endpoint, std::move(head), std::move(body), repeat));
     const std::string bytes = CO_TRY(co_await state->unary_body(answer.get(), call));
     const Result<> parsed = parse(bytes, state->encoding().codec, out);
     if (!parsed) co_return fail(Code::kInternal, parsed.error().message());
@@ -252,8 +254,7 @@ Task<std::unique_ptr<ClientCall>> Client::stream(std::string procedure, CallOpti
     head.headers.set("Connect-Timeout-Ms", std::to_string(options.timeout->count()));
     deadline = Clock::now() + *options.timeout;
   }
-  auto request =
-      CO_TRY(co_await state_->http->open(state_->endpoint, std::move(head), net::HttpClient::Body::kStream));
+  auto request = CO_TRY(co_await state_->http->open(state_->endpoint, std::move(head), std::nullopt));
   co_return std::unique_ptr<ClientCall>(std::make_unique<StreamCall>(
       std::move(request), encoding, state_->options.max_message_bytes, deadline));
 }

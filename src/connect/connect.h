@@ -149,6 +149,9 @@ struct CallOptions {
   net::Headers headers;
   // A side-effect-free unary call as HTTP GET.
   bool get = false;
+  // A unary call that the server may see twice: it is sent again when a reused connection ends without a byte
+  // of an answer. A GET is such a call.
+  bool repeatable = false;
   // Where a unary call's response metadata goes; unset: dropped.
   std::shared_ptr<ResponseMetadata> metadata;
   // Sent as Connect-Timeout-Ms and enforced here too. Unset: no deadline (streams); unary calls get 60 s.

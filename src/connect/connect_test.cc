@@ -18,6 +18,8 @@ using process::StreamInputResponse;
 // What the handlers below have seen.
 struct Seen {
   int inputs = 0;
+  int requests = 0;
+  int dropped_request = 0;  // ends its connection without an answer
   bool cancelled = false;
 };
 
@@ -75,8 +77,10 @@ void with_server(Body body, ServerOptions options = {}) {
   Seen seen;
   Router router(options);
   serve(&router, &seen);
-  net::HttpServer server(loop.executor(),
-                         [&](std::shared_ptr<net::Exchange> e) { return router.handle(std::move(e)); });
+  net::HttpServer server(loop.executor(), [&](std::shared_ptr<net::Exchange> exchange) -> Task<> {
+    if (++seen.requests == seen.dropped_request) co_return fail(Code::kUnavailable, "dropped");
+    co_return co_await router.handle(std::move(exchange));
+  });
   const net::Endpoint at = server.listen(net::Endpoint{.host = "127.0.0.1"}).value();
   const auto run = [](async::Loop* l, net::HttpServer* s, Fixture fixture, Body* test) -> Task<> {
     async::Nursery nursery(l->executor());
@@ -116,6 +120,21 @@ TEST(Connect, UnaryCallsCarryMessagesHeadersAndTrailersInEveryEncoding) {
         co_return Result<>{};
       },
       {.compress = true});
+}
+
+TEST(Connect, ACallIsSentTwiceOnlyIfItMayBe) {
+  for (const bool may : {false, true}) {
+    with_server([may](Fixture f) -> Task<> {
+      f.seen->dropped_request = 2;
+      Client client = f.client();
+      // Without bytes in its body, which makes it no more harmless.
+      CO_TRY(co_await client.unary<StatResponse>("/t.T/Stat", StatRequest()));
+      const auto again = co_await client.unary<StatResponse>("/t.T/Stat", StatRequest(), {.repeatable = may});
+      EXPECT_EQ(again.has_value(), may);
+      EXPECT_EQ(f.seen->requests, may ? 3 : 2);
+      co_return Result<>{};
+    });
+  }
 }
 
 TEST(Connect, ErrorsArriveTyped) {

@@ -69,6 +69,7 @@ Task<> AgentClient::ping(std::string sandbox_id) {
 Task<rpc::ListSandboxesResponse> AgentClient::list() {
   connect::CallOptions options;
   options.timeout = kAgentCallDeadline;
+  options.repeatable = true;
   auto response = co_await list_client_.unary<rpc::ListSandboxesResponse>(
       procedure("ListSandboxes"), rpc::ListSandboxesRequest(), std::move(options));
   if (!response) co_return fail(from_agent(std::move(response).error()));
@@ -89,6 +90,7 @@ Task<> AgentClient::read_list(std::string method, Req request, Milliseconds dead
                        ListAnswer* list) -> Task<> {
     connect::CallOptions options;
     options.timeout = limit;
+    options.repeatable = true;
     const auto response =
         CO_TRY(co_await client->open_unary(std::move(path), std::move(asked), std::move(options)));
     co_return co_await list->read(response.get());

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "control/api_error.h"
 #include "control/http_api.h"
 #include "control/limits.h"
@@ -17,14 +15,6 @@ std::unexpected<Error> too_large() {
       Error(Code::kResourceExhausted,
             fmt::format("the file is larger than {} bytes; use files/stream/write", kMaxBufferedFileBytes))
           .with_reason("too_large"));
-}
-
-std::optional<std::uint64_t> content_length(const net::Headers& headers) {
-  const std::string_view text = headers.get("Content-Length");
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 }  // namespace
@@ -145,7 +135,7 @@ Task<> HttpApi::upload(CallPtr call, std::optional<std::uint64_t> limit) {
   const net::Headers& headers = call->exchange->request().headers;
   std::string boundary = CO_TRY(net::multipart_boundary(headers.get("Content-Type")));
   CO_TRY(co_await service_->require_running(call->principal.team_id, call->sandbox_id));
-  const auto announced = content_length(headers);
+  const auto announced = call->exchange->body_length();
   // What surrounds the file in the body is small, so such a body cannot hold an allowed one.
   if (limit && announced && *announced > *limit + kMaxJsonBytes) co_return too_large();
   service_->note_activity(call->sandbox_id);

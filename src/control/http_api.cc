@@ -149,13 +149,14 @@ Task<> HttpApi::dispatch(CallPtr call) {
   for (const Route& route : table()) {
     PathValues values;
     if (!matches(route.pattern, path, &values)) continue;
-    if (route.method == head.method) {
+    if (route.answers(head.method)) {
       found = &route;
       call->sandbox_id = std::move(values.id);
       call->selector = std::move(values.selector);
       break;
     }
     allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
+    if (route.answers("HEAD")) allowed += ", HEAD";
   }
   if (found == nullptr && !allowed.empty()) {
     call->allow = allowed;
@@ -187,10 +188,9 @@ Task<> HttpApi::refuse(CallPtr call, Error error) {
 
 // Many clients send their whole body before they read an answer; cut off, they never see why.
 Task<> HttpApi::drain(CallPtr call) {
-  const net::Headers& headers = call->exchange->request().headers;
-  const bool has_body = headers.has("Transfer-Encoding") ||
-                        (headers.has("Content-Length") && headers.get("Content-Length") != "0");
-  if (!has_body || call->body_read || call->principal.team_id.empty() || headers.has("Expect")) {
+  const bool has_body = call->exchange->body_length() != net::BodyLength(0);
+  if (!has_body || call->body_read || call->principal.team_id.empty() ||
+      call->exchange->request().headers.has("Expect")) {
     co_return Result<>{};
   }
   const auto read_on = [](CallPtr each) -> Task<> {

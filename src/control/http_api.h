@@ -56,6 +56,11 @@ class HttpApi {
     std::string_view pattern;
     Access access;
     Handler handler;
+
+    // HEAD is answered as GET is; the body stays behind.
+    bool answers(std::string_view asked) const {
+      return asked == method || (asked == "HEAD" && method == "GET" && access != Access::kSocket);
+    }
   };
   class ExecSocket;
   class ProcessSocket;

@@ -92,6 +92,11 @@ Task<> open_routes(HttpApiTest* test) {
   auto health = CO_TRY(co_await test->request("GET", "/health", "", header("X-API-Key", "")));
   EXPECT_EQ(health.status, 200);
   EXPECT_NE(health.body.find(R"("status":"ok")"), std::string::npos);
+  auto head = CO_TRY(co_await test->request("HEAD", "/health", "", header("X-API-Key", "")));
+  EXPECT_EQ(head.status, 200);
+  EXPECT_EQ(head.headers.get("Content-Length"), std::to_string(health.body.size()));
+  EXPECT_EQ(head.body, "");
+  EXPECT_EQ(CO_TRY(co_await test->request("HEAD", "/v1/sandboxes/sb-none/pty", "")).status, 405);
   auto yaml = CO_TRY(co_await test->request("GET", "/openapi.yaml", ""));
   EXPECT_TRUE(yaml.body.starts_with("openapi: 3.1"));
   auto docs = CO_TRY(co_await test->request("GET", "/docs", ""));
@@ -101,7 +106,7 @@ Task<> open_routes(HttpApiTest* test) {
   EXPECT_EQ(CO_TRY(co_await test->request("GET", "/v1/nothing", "")).status, 404);
   auto wrong = CO_TRY(co_await test->request("PUT", "/v1/sandboxes", ""));
   EXPECT_EQ(wrong.status, 405);
-  EXPECT_EQ(wrong.headers.get("Allow"), "POST, GET");
+  EXPECT_EQ(wrong.headers.get("Allow"), "POST, GET, HEAD");
   auto id = CO_TRY(co_await test->request("GET", "/health", "", header("X-Request-Id", "mine-1")));
   EXPECT_EQ(id.headers.get("X-Request-Id"), "mine-1");
   EXPECT_FALSE(health.headers.get("X-Request-Id").empty());

@@ -111,7 +111,7 @@ Result<Settings> read_settings(async::Blocking blocking, const Getenv& getenv) {
   auto proxies = TrustedProxies::parse(setting(getenv, "CP_TRUSTED_PROXIES", ""));
   if (!proxies) return fail(std::move(proxies).error().in("CP_TRUSTED_PROXIES"));
   settings.proxies = *std::move(proxies);
-  auto agent = net::Endpoint::parse(setting(getenv, "CP_HOST_AGENT_ADDR", "http://localhost:50051"));
+  auto agent = net::Endpoint::parse_remote(setting(getenv, "CP_HOST_AGENT_ADDR", "http://localhost:50051"));
   if (!agent) return fail(std::move(agent).error().in("CP_HOST_AGENT_ADDR"));
   settings.agent = *std::move(agent);
   settings.agent_tls = TRY(tls_of(getenv));

@@ -181,19 +181,18 @@ class Sender {
     }
     const std::uint64_t end = range.first + range.count;
     out.set("Content-Range", fmt::format("bytes {}-{}/{}", range.first, end - 1, file_.size));
-    out.set("Content-Length", std::to_string(range.count));
-    CO_TRY(co_await exchange_->start(206, std::move(out)));
+    CO_TRY(co_await exchange_->start(206, std::move(out), range.count));
     co_return co_await send(range.first, end);
   }
 
   Task<> whole() {
     net::Headers out = body_headers();
-    if (file_.sized) out.set("Content-Length", std::to_string(file_.size));
-    CO_TRY(co_await exchange_->start(200, std::move(out)));
+    CO_TRY(co_await exchange_->start(200, std::move(out),
+                                     file_.sized ? net::BodyLength(file_.size) : std::nullopt));
     co_return co_await send(0, file_.sized ? file_.size : UINT64_MAX);
   }
 
-  // A file that shrinks meanwhile ends too early, which a Content-Length lets the client see.
+  // A file that shrinks meanwhile ends too early, which the length lets the client see.
   Task<> send(std::uint64_t from, std::uint64_t to) {
     while (from < to) {
       std::string chunk = CO_TRY(co_await next(from, to));

@@ -27,7 +27,10 @@ Result<ChunkDecoder::Decoded> ChunkDecoder::decode(std::string_view input, std::
   Decoded result;
   while (result.consumed < input.size() && state_ != State::kDone) {
     if (state_ != State::kData) {
-      TRY(take(input[result.consumed]));
+      if (auto taken = take(input[result.consumed]); !taken) {
+        state_ = State::kFailed;
+        return fail(std::move(taken).error());
+      }
       ++result.consumed;
       continue;
     }
@@ -69,6 +72,8 @@ Result<> ChunkDecoder::take(char c) {
     case State::kTrailer:
     case State::kTrailerLf:
       return take_trailer(c);
+    case State::kFailed:
+      return malformed("it already was");
     case State::kData:
     case State::kDone:
       break;

@@ -18,11 +18,22 @@ class ChunkDecoder {
     bool done = false;
   };
   // Takes from `input` until it is used up, `out` is full or the body has ended. kInvalidArgument if
-  // malformed; what follows the body is left.
+  // malformed, and from then on; what follows the body is left.
   Result<Decoded> decode(std::string_view input, std::span<char> out);
 
  private:
-  enum class State { kSize, kExtension, kSizeEnd, kData, kDataCr, kDataLf, kTrailer, kTrailerLf, kDone };
+  enum class State {
+    kSize,
+    kExtension,
+    kSizeEnd,
+    kData,
+    kDataCr,
+    kDataLf,
+    kTrailer,
+    kTrailerLf,
+    kDone,
+    kFailed
+  };
   Result<> take(char c);
   Result<> take_size(char c);
   Result<> take_trailer(char c);

@@ -48,10 +48,11 @@ void InputBuffer::shrink() {
   data_ = std::vector<char>();
 }
 
+bool is_token(std::string_view text) { return !text.empty() && std::ranges::all_of(text, is_token_char); }
+
 bool headers_are_safe(const Headers& headers) {
   return std::ranges::all_of(headers.all(), [](const auto& field) {
-    return !field.first.empty() && std::ranges::all_of(field.first, is_token_char) &&
-           std::ranges::all_of(field.second, is_value_char);
+    return is_token(field.first) && std::ranges::all_of(field.second, is_value_char);
   });
 }
 

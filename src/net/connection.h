@@ -29,6 +29,7 @@ class InputBuffer {
   std::size_t end_ = 0;
 };
 
+bool is_token(std::string_view text);
 // True if names are tokens and no value can break out of its line.
 bool headers_are_safe(const Headers& headers);
 void append_headers(std::string* out, const Headers& headers);

@@ -2,11 +2,11 @@
 
 #include <fmt/chrono.h>
 
-#include <charconv>
 #include <chrono>
 
 #include "base/bytes.h"
 #include "net/byte_stream.h"
+#include "net/framing.h"
 #include "net/websocket_stream.h"
 
 namespace wrenn::net {
@@ -28,10 +28,14 @@ std::string_view reason_phrase(int status) {
       return "Bad Request";
     case 404:
       return "Not Found";
+    case 408:
+      return "Request Timeout";
     case 431:
       return "Request Header Fields Too Large";
     case 500:
       return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
     case 503:
       return "Service Unavailable";
     default:
@@ -39,7 +43,10 @@ std::string_view reason_phrase(int status) {
   }
 }
 
-bool has_no_body(int status) { return status == 204 || status == 304 || status < 200; }
+constexpr int kNotModified = 304;
+constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+
+bool has_no_body(int status) { return status == 204 || status == kNotModified || status < 200; }
 
 }  // namespace
 
@@ -63,19 +70,34 @@ ServerExchange::ServerExchange(std::shared_ptr<Connection> connection, ParsedHea
       close_(!head_.keep_alive),
       continue_owed_(!source_.done() && ascii_iequal(head_.request.headers.get("expect"), "100-continue")) {}
 
+BodyLength ServerExchange::body_length() const {
+  if (head_.body == BodyKind::kChunked) return std::nullopt;
+  return head_.body == BodyKind::kLength ? head_.length : 0;
+}
+
 Task<std::size_t> ServerExchange::read(std::span<char> buffer) {
   if (continue_owed_ && !started()) {
     continue_owed_ = false;
-    const std::string interim = "HTTP/1.1 100 Continue\r\n\r\n";
-    CO_TRY(co_await connection_->stream.write({asio::buffer(interim)}));
+    CO_TRY(co_await connection_->stream.write({asio::buffer(kContinue)}));
   }
-  co_return co_await source_.read(buffer);
+  auto got = co_await source_.read(buffer);
+  if (!got && got.error().code() == Code::kInvalidArgument) malformed_ = true;
+  co_return got;
 }
 
-Task<> ServerExchange::send_head(int status, Headers headers, std::string body) {
+Task<> ServerExchange::send_head(int status, Headers headers, BodyLength length, std::string body) {
   if (started()) co_return fail(Code::kInternal, "the response has already started");
   if (!headers_are_safe(headers)) co_return fail(Code::kInternal, "a response header would break its line");
+  drop_framing(&headers);
   bodiless_ = head_.request.method == "HEAD" || has_no_body(status);
+  chunked_ = !length && !bodiless_ && !head_.http10;
+  left_ = length;
+  if (length && (!has_no_body(status) || status == kNotModified)) {
+    headers.set("Content-Length", std::to_string(*length));
+  }
+  if (chunked_) headers.set("Transfer-Encoding", "chunked");
+  // The end of the connection ends such a body.
+  if (!length && !bodiless_ && head_.http10) close_ = true;
   // A client that is promised the connection again may use it at once, so the promise must be kept.
   if (!rest_is_bounded()) close_ = true;
   if (ascii_iequal(headers.get("connection"), "close")) close_ = true;
@@ -87,40 +109,31 @@ Task<> ServerExchange::send_head(int status, Headers headers, std::string body) 
 }
 
 Task<> ServerExchange::respond(int status, Headers headers, std::string body) {
-  if (!has_no_body(status)) headers.set("Content-Length", std::to_string(body.size()));
-  CO_TRY(co_await send_head(status, std::move(headers), std::move(body)));
+  const BodyLength length = status == kNotModified ? std::nullopt : BodyLength(body.size());
+  CO_TRY(co_await send_head(status, std::move(headers), length, std::move(body)));
   phase_ = Phase::kFinished;
   co_return Result<>{};
 }
 
-Task<> ServerExchange::start(int status, Headers headers) {
-  const std::string length(headers.get("content-length"));
-  chunked_ = length.empty() && !has_no_body(status) && !head_.http10;
-  if (!length.empty()) {
-    const auto [end, ec] = std::from_chars(length.data(), length.data() + length.size(), length_left_);
-    if (ec != std::errc() || *end != '\0') co_return fail(Code::kInternal, "bad Content-Length");
-  } else if (head_.http10) {
-    close_ = true;  // the end of the connection ends the body
-  }
-  if (chunked_) headers.set("Transfer-Encoding", "chunked");
-  co_return co_await send_head(status, std::move(headers), "");
+Task<> ServerExchange::start(int status, Headers headers, BodyLength length) {
+  co_return co_await send_head(status, std::move(headers), length, "");
 }
 
 Task<> ServerExchange::write(std::string bytes) {
   if (phase_ != Phase::kStarted) co_return fail(Code::kInternal, "write outside a started response");
   if (bodiless_ || bytes.empty()) co_return Result<>{};
   if (chunked_) co_return co_await write_chunk(connection_.get(), std::move(bytes));
-  if (!head_.http10 || length_left_ > 0) {
-    if (bytes.size() > length_left_) co_return fail(Code::kInternal, "more body than Content-Length says");
-    length_left_ -= bytes.size();
+  if (left_) {
+    if (bytes.size() > *left_) co_return fail(Code::kInternal, "more body than its length says");
+    *left_ -= bytes.size();
   }
   co_return co_await connection_->stream.write({asio::buffer(bytes)});
 }
 
 Task<> ServerExchange::finish() {
   if (phase_ != Phase::kStarted) co_return fail(Code::kInternal, "finish outside a started response");
-  if (!bodiless_ && length_left_ > 0) co_return fail(Code::kInternal, "less body than Content-Length says");
-  if (chunked_ && !bodiless_) {
+  if (!bodiless_ && left_.value_or(0) > 0) co_return fail(Code::kInternal, "less body than its length says");
+  if (chunked_) {
     const std::string last = "0\r\n\r\n";
     CO_TRY(co_await connection_->stream.write({asio::buffer(last)}));
   }
@@ -130,14 +143,19 @@ Task<> ServerExchange::finish() {
 
 Task<std::unique_ptr<WebSocket>> ServerExchange::accept_websocket() {
   if (started()) co_return fail(Code::kInternal, "the response has already started");
+  if (!source_.done()) co_return fail(Code::kInvalidArgument, "a request to upgrade has no body");
   auto socket = co_await accept_websocket_stream(connection_.get(), head_.request);
   // Once the stream has changed hands this connection is over, whatever came of the handshake.
   if (!connection_->stream.is_open()) phase_ = Phase::kUpgraded;
   co_return socket;
 }
 
-Task<std::unique_ptr<ByteStream>> ServerExchange::switch_protocols(Headers headers) {
+Task<std::unique_ptr<ByteStream>> ServerExchange::switch_protocols(std::string protocol, Headers headers) {
   if (started()) co_return fail(Code::kInternal, "the response has already started");
+  if (!source_.done()) co_return fail(Code::kInvalidArgument, "a request to upgrade has no body");
+  drop_framing(&headers);
+  headers.set("Connection", "Upgrade");
+  headers.set("Upgrade", std::move(protocol));
   if (!headers_are_safe(headers)) co_return fail(Code::kInternal, "a response header would break its line");
   phase_ = Phase::kUpgraded;
   const std::string text = response_head(101, headers, false);
@@ -149,11 +167,26 @@ Task<> ServerExchange::wait_disconnect() {
   while (connection_->input.size() < kMaxReadBufferBytes) {
     const auto more = co_await connection_->fill();
     if (!more && more.error().code() == Code::kCanceled) co_return fail(more.error());
-    if (!more || !*more) co_return Result<>{};
+    if (!more) co_return Result<>{};
+    if (!*more) co_return co_await watch_half_closed();
   }
   // A peer that sends this far ahead is served blindly until its next read.
-  async::Condition never(co_await asio::this_coro::executor);
-  co_return co_await never.wait();
+  co_return co_await connection_->stream.wait_reset();
+}
+
+// Most clients that end their side have left, but some wait for the answer. An interim one tells: a client
+// that has left resets the connection. Once the answer has begun it must do that itself, so if it is silent
+// the client is not waited for long.
+Task<> ServerExchange::watch_half_closed() {
+  Stream& stream = connection_->stream;
+  if (!started() && !head_.http10 && stream.write_now(kContinue)) co_return co_await stream.wait_reset();
+  while (true) {
+    const std::uint64_t before = stream.writes();
+    const auto reset =
+        co_await async::with_timeout(stream.wait_reset(), kHalfClosedQuiet, "a word to the client");
+    if (reset || reset.error().code() != Code::kDeadlineExceeded) co_return reset;
+    if (!stream.writing() && stream.writes() == before) co_return Result<>{};
+  }
 }
 
 bool ServerExchange::rest_is_bounded() {
@@ -172,7 +205,7 @@ Task<bool> ServerExchange::settle(Result<> handled) {
   if (phase_ == Phase::kUpgraded) co_return false;
   if (phase_ == Phase::kWaiting) {
     if (!handled && handled.error().code() == Code::kUnavailable) co_return false;  // the client left
-    CO_TRY(co_await respond(500, {}, ""));
+    CO_TRY(co_await respond(malformed_ ? 400 : 500, {}, ""));
   }
   if (phase_ != Phase::kFinished) co_return false;
   if (!close_ && co_await async::with_timeout(drain(), kLingerTime, "drain")) co_return true;

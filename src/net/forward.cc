@@ -5,29 +5,15 @@
 
 #include "base/bytes.h"
 #include "net/byte_stream.h"
+#include "net/framing.h"
 #include "net/limits.h"
 
 namespace wrenn::net {
 namespace {
 
-constexpr std::array<std::string_view, 9> kOneHop = {"connection",
-                                                     "keep-alive",
-                                                     "proxy-authenticate",
-                                                     "proxy-authorization",
-                                                     "proxy-connection",
-                                                     "te",
-                                                     "trailer",
-                                                     "transfer-encoding",
-                                                     "upgrade"};
-
-bool lists(std::string_view list, std::string_view name) {
-  while (!list.empty()) {
-    const std::size_t comma = list.find(',');
-    if (ascii_iequal(trim(list.substr(0, comma)), name)) return true;
-    list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
-  }
-  return false;
-}
+constexpr std::array<std::string_view, 10> kOneHop = {
+    "connection",       "expect", "keep-alive", "proxy-authenticate", "proxy-authorization",
+    "proxy-connection", "te",     "trailer",    "transfer-encoding",  "upgrade"};
 
 class Forwarding {
  public:
@@ -40,11 +26,9 @@ class Forwarding {
         refusal_(std::move(refusal)) {}
 
   Task<> run() {
-    const Headers& asked = exchange_->request().headers;
-    if (lists(asked.get("connection"), "upgrade") && asked.has("upgrade")) co_return co_await upgrade();
-    const bool has_body =
-        asked.has("transfer-encoding") || (asked.has("content-length") && asked.get("content-length") != "0");
-    if (has_body) co_return co_await with_body();
+    if (const std::string protocol = wanted_protocol(); !protocol.empty())
+      co_return co_await upgrade(protocol);
+    if (exchange_->body_length() != BodyLength(0)) co_return co_await with_body();
     auto work = [](Forwarding* self) -> Task<> {
       const auto response = CO_TRY(co_await self->client_->send(self->endpoint_, self->head_, ""));
       co_return co_await self->answer(response.get());
@@ -53,21 +37,35 @@ class Forwarding {
   }
 
  private:
+  // Empty for an ordinary request. One with a body, or that is no GET, is passed on without its wish to
+  // upgrade, which a server is free not to see (RFC 9110, section 7.8).
+  std::string wanted_protocol() const {
+    const RequestHead& asked = exchange_->request();
+    const bool may = asked.method == "GET" && exchange_->body_length() == BodyLength(0);
+    if (!may || !ConnectionOptions(asked.headers).has("upgrade")) return "";
+    return std::string(asked.headers.get("upgrade"));
+  }
+
   Task<> with_body() {
-    const auto request = CO_TRY(co_await client_->open(endpoint_, head_, HttpClient::Body::kStream));
+    const auto request = CO_TRY(co_await client_->open(endpoint_, head_, exchange_->body_length()));
     auto download = [](Forwarding* self, ClientRequest* sent) -> Task<> {
       const auto response = CO_TRY(co_await sent->receive());
       co_return co_await self->answer(response.get());
     };
-    co_return co_await async::run_until(download(this, request.get()), upload(request.get()));
+    Result<> body;
+    const Result<> done =
+        co_await async::run_until(download(this, request.get()), upload(request.get(), &body));
+    co_return body ? done : body;
   }
 
-  // Returns well only once the client has left.
-  Task<> upload(ClientRequest* request) {
+  // Returns well only once nobody can be answered: the client has left, or `body` says what is wrong with its
+  // request.
+  Task<> upload(ClientRequest* request, Result<>* body) {
     std::string buffer(kMaxReadBufferBytes, '\0');
     while (true) {
       const auto got = co_await exchange_->read(buffer);
       if (!got && got.error().code() == Code::kCanceled) co_return fail(got.error());
+      if (!got && got.error().code() == Code::kInvalidArgument) *body = fail(got.error());
       if (!got) co_return Result<>{};
       if (*got == 0) break;
       // A server that has answered early reads no more; its answer counts.
@@ -82,7 +80,7 @@ class Forwarding {
     if (refusal_) {
       if (auto error = refusal_(head)) co_return fail(*std::move(error));
     }
-    CO_TRY(co_await exchange_->start(head.status, end_to_end(head.headers)));
+    CO_TRY(co_await exchange_->start(head.status, end_to_end(head.headers), response->length()));
     std::string buffer(kMaxReadBufferBytes, '\0');
     while (const std::size_t got = CO_TRY(co_await response->read(buffer))) {
       CO_TRY(co_await exchange_->write(buffer.substr(0, got)));
@@ -90,16 +88,21 @@ class Forwarding {
     co_return co_await exchange_->finish();
   }
 
-  Task<> upgrade() {
-    RequestHead head = head_;
-    head.headers.set("Connection", "Upgrade");
-    head.headers.set("Upgrade", std::string(exchange_->request().headers.get("upgrade")));
-    auto answered = CO_TRY(co_await client_->upgrade(endpoint_, std::move(head)));
-    if (answered.response) co_return co_await answer(answered.response.get());
-    Headers headers = end_to_end(answered.head.headers);
-    headers.set("Connection", "Upgrade");
-    headers.set("Upgrade", std::string(answered.head.headers.get("upgrade")));
-    const auto stream = CO_TRY(co_await exchange_->switch_protocols(std::move(headers)));
+  Task<> upgrade(std::string protocol) {
+    UpgradeAnswer answered;
+    auto ask = [](Forwarding* self, std::string wanted, UpgradeAnswer* out) -> Task<> {
+      *out = CO_TRY(co_await async::with_timeout(
+          self->client_->upgrade(self->endpoint_, self->head_, std::move(wanted)), kUpgradeAnswerLimit,
+          "the answer to the upgrade"));
+      if (out->response) co_return co_await self->answer(out->response.get());
+      co_return Result<>{};
+    };
+    CO_TRY(
+        co_await async::run_until(ask(this, std::move(protocol), &answered), exchange_->wait_disconnect()));
+    if (answered.response) co_return Result<>{};
+    const ResponseHead& head = answered.head;
+    const auto stream = CO_TRY(co_await exchange_->switch_protocols(std::string(head.headers.get("upgrade")),
+                                                                    end_to_end(head.headers)));
     const Result<> done = co_await tunnel(stream.get(), answered.stream.get());
     // Too late for an answer: either side has hung up.
     if (!done && done.error().code() == Code::kCanceled) co_return done;
@@ -116,12 +119,11 @@ class Forwarding {
 }  // namespace
 
 Headers end_to_end(const Headers& headers) {
-  const std::string_view named = headers.get("connection");
+  const ConnectionOptions named(headers);
   Headers out;
   for (const auto& [name, value] : headers.all()) {
-    const std::string lower = ascii_lower(name);
-    const bool one_hop = std::ranges::find(kOneHop, lower) != kOneHop.end() || lower == "expect";
-    if (!one_hop && !lists(named, name)) out.add(name, value);
+    const bool one_hop = std::ranges::find(kOneHop, ascii_lower(name)) != kOneHop.end();
+    if (!one_hop && !named.has(name)) out.add(name, value);
   }
   return out;
 }

@@ -14,9 +14,10 @@ Headers end_to_end(const Headers& headers);
 using Refusal = std::function<std::optional<Error>(const ResponseHead&)>;
 
 // Passes the request on to `endpoint` under `head` (its method, target and end-to-end headers are sent as
-// they are) and its answer back, both piece by piece as they come. A request to upgrade becomes a tunnel. The
-// client's leaving ends it. An Error before anything was answered is the caller's to tell: reason
-// "connect_failed" when the endpoint takes no connection.
+// they are) and its answer back, both piece by piece as they come. A GET without a body that asks to upgrade
+// becomes a tunnel; others are passed on without that wish. The client's leaving ends it. An Error before
+// anything was answered is the caller's to tell: reason "connect_failed" when the endpoint takes no
+// connection, kInvalidArgument when the request's body is malformed.
 Task<> forward(std::shared_ptr<Exchange> exchange, HttpClient* client, Endpoint endpoint, RequestHead head,
                Refusal refusal = {});
 

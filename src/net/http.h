@@ -40,15 +40,18 @@ struct Endpoint {
   std::string unix_path;
   bool tls = false;
 
-  // Parses "host:port", ":port" (all interfaces when listening, localhost when connecting),
-  // "http://host[:port][/]", "https://...", "unix:/path". kInvalidArgument otherwise.
+  // A place to listen on: "host:port", ":port" (all interfaces), "http://host[:port][/]", "https://...",
+  // "unix:/path". kInvalidArgument otherwise.
   static Result<Endpoint> parse(std::string_view text);
+  // A place to connect to, written the same way; ":port" is one of this machine. Nothing connects to an
+  // Endpoint without a host, so one that was never filled in cannot reach this machine by mistake.
+  static Result<Endpoint> parse_remote(std::string_view text);
   std::string to_string() const;
 };
 
 struct RequestHead {
   std::string method;
-  std::string target;  // origin form as received: "/path?query"
+  std::string target;  // origin form: "/path?query"; an absolute one was taken apart, see Host
   Headers headers;
 
   // The decoded path, and a decoded query value; nullopt when absent or badly encoded.
@@ -69,6 +72,10 @@ class BodyReader {
   virtual Task<std::size_t> read(std::span<char> buffer) = 0;
 };
 
+// How many bytes a body has; nullopt when only its end will tell. Content-Length and Transfer-Encoding are
+// written from this alone: such fields among a caller's headers are dropped.
+using BodyLength = std::optional<std::uint64_t>;
+
 // Reads to the end; kResourceExhausted with reason "too_large" once more than `limit` bytes came.
 Task<std::string> read_all(BodyReader* body, std::size_t limit);
 
@@ -82,24 +89,30 @@ class ByteStream : public BodyReader {
 
 // One request on a server connection. The handler answers by respond(), or by start() + write()* + finish(),
 // or takes the connection over by accept_websocket(). A handler that returns an error before answering gets
-// a plain 500; after start() the connection is cut, so a client never takes a half body for a whole one.
+// a plain 500 (400 if the request's body was malformed); after start() the connection is cut, so a client
+// never takes a half body for a whole one.
 class Exchange : public BodyReader {
  public:
   virtual const RequestHead& request() const = 0;
+  // Of the request's body; 0 without one.
+  virtual BodyLength body_length() const = 0;
   // "127.0.0.1:4242" or "unix".
   virtual std::string peer() const = 0;
   virtual Task<> respond(int status, Headers headers, std::string body) = 0;
-  // Sends the head at once. With Content-Length in `headers` the body is sent as it is, else chunked.
-  virtual Task<> start(int status, Headers headers) = 0;
+  // Sends the head at once. A body of unknown length is sent in chunks. An answer to HEAD announces the
+  // length, and what is written of its body is dropped.
+  virtual Task<> start(int status, Headers headers, BodyLength length) = 0;
+  Task<> start(int status, Headers headers) { return start(status, std::move(headers), std::nullopt); }
   virtual Task<> write(std::string bytes) = 0;
   virtual Task<> finish() = 0;
   virtual bool started() const = 0;
   // Completes the upgrade; kInvalidArgument if the request is none.
   virtual Task<std::unique_ptr<WebSocket>> accept_websocket() = 0;
   // Answers 101 with these headers and takes the connection over.
-  virtual Task<std::unique_ptr<ByteStream>> switch_protocols(Headers headers) = 0;
+  virtual Task<std::unique_ptr<ByteStream>> switch_protocols(std::string protocol, Headers headers) = 0;
   // Waits until the client goes away (returns ok) or the caller is cancelled; must not run beside read().
-  // For handlers that must stop when their client left.
+  // For handlers that must stop when their client left. A client that only ended its side still waits for
+  // the answer.
   virtual Task<> wait_disconnect() = 0;
 };
 
@@ -145,6 +158,8 @@ class HttpServer {
 class ClientResponse : public BodyReader {
  public:
   virtual const ResponseHead& head() const = 0;
+  // As announced, also by an answer to HEAD, which has no body.
+  virtual BodyLength length() const = 0;
 };
 
 // A request whose body is being sent.
@@ -171,22 +186,26 @@ struct ClientOptions {
   std::shared_ptr<TlsContext> tls;  // by client_tls; unset: https:// endpoints are kInvalidArgument
 };
 
+// Whether a whole request may be sent once more when the server ended a reused connection without a byte of
+// an answer: by its method (RFC 9110, section 9.2.2), or because the caller knows that it may.
+enum class Repeat { kIfIdempotent, kAllowed };
+
 // Keep-alive connections by endpoint. A connection that cannot be made is kUnavailable with reason
-// "connect_failed". A request on a reused connection that fails before any byte of the
-// response came is retried once on a new one if the request has no body or an idempotent method.
+// "connect_failed". Host is added where it is missing; Connection and Upgrade are the client's to write, as
+// is what delimits the body. A request or response dropped before its end resets the connection, so the
+// server knows that nobody waits.
 class HttpClient {
  public:
   explicit HttpClient(asio::any_io_executor executor, ClientOptions options = {});
   ~HttpClient();
-  // Sends the head (Host is added). The body is chunked unless Content-Length is set; with
-  // no_body the request is complete at once.
-  enum class Body { kNone, kStream };
-  Task<std::unique_ptr<ClientRequest>> open(Endpoint endpoint, RequestHead head, Body body);
+  // Sends the head; the body follows piece by piece.
+  Task<std::unique_ptr<ClientRequest>> open(Endpoint endpoint, RequestHead head, BodyLength length);
   // Whole request in, response head out, body streamed.
-  Task<std::unique_ptr<ClientResponse>> send(Endpoint endpoint, RequestHead head, std::string body);
+  Task<std::unique_ptr<ClientResponse>> send(Endpoint endpoint, RequestHead head, std::string body,
+                                             Repeat repeat = Repeat::kIfIdempotent);
   Task<std::unique_ptr<WebSocket>> websocket(Endpoint endpoint, RequestHead head);
-  // Sends a request with Connection: Upgrade as it is, without a body.
-  Task<UpgradeAnswer> upgrade(Endpoint endpoint, RequestHead head);
+  // A GET that asks to go on in another protocol, on a connection of its own.
+  Task<UpgradeAnswer> upgrade(Endpoint endpoint, RequestHead head, std::string protocol);
   // Closes idle connections (after a VM behind an address is gone).
   void drop_idle(const Endpoint& endpoint);
 

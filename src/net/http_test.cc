@@ -99,7 +99,7 @@ TEST(Http, StreamsAndCutsAreToldApart) {
 TEST(Http, UploadsWithBackPressure) {
   with_server([](HttpClient* client, Endpoint at) -> Task<> {
     auto request = CO_TRY(co_await client->open(
-        at, RequestHead{.method = "POST", .target = "/echo", .headers = {}}, HttpClient::Body::kStream));
+        at, RequestHead{.method = "POST", .target = "/echo", .headers = {}}, std::nullopt));
     for (int i = 0; i < 50; ++i) CO_TRY(co_await request->write(std::string(100'000, 'b')));
     CO_TRY(co_await request->finish());
     auto response = CO_TRY(co_await request->receive());
@@ -113,7 +113,7 @@ TEST(Http, UploadsWithBackPressure) {
 TEST(Http, AnEarlyAnswerKeepsOnlyConnectionsItCanServeAgain) {
   with_server([](HttpClient* client, Endpoint at) -> Task<> {
     const RequestHead head{.method = "POST", .target = "/none", .headers = {}};
-    auto endless = CO_TRY(co_await client->open(at, head, HttpClient::Body::kStream));
+    auto endless = CO_TRY(co_await client->open(at, head, std::nullopt));
     CO_TRY(co_await endless->write(std::string(1000, 'b')));
     auto refused = CO_TRY(co_await endless->receive());
     EXPECT_EQ(refused->head().status, 404);

@@ -12,6 +12,8 @@ inline constexpr std::size_t kReadBufferBytes = 8 * 1024;
 inline constexpr std::size_t kMaxReadBufferBytes = 64 * 1024;
 // Head of a response, and the chunk framing and trailers between two pieces of a body.
 inline constexpr std::size_t kMaxResponseHeaderBytes = 64 * 1024;
+// Fields of one head, and so what any walk over them costs.
+inline constexpr std::size_t kMaxHeaderFields = 200;
 // Rest of a request body that is read and thrown away so that the connection can serve again.
 inline constexpr std::uint64_t kMaxDrainBytes = 256 * 1024;
 // Bodies up to this size leave in one write together with their head.
@@ -28,6 +30,10 @@ inline constexpr Milliseconds kRelayPause{50};
 inline constexpr std::size_t kMaxChunkSkippedBytes = 16 * 1024;
 // Interim (1xx) responses before the real one.
 inline constexpr int kMaxInterimResponses = 16;
+// A client that has ended its side, and to whom nothing was sent for this long, is taken for gone.
+inline constexpr Milliseconds kHalfClosedQuiet{10'000};
+// The answer to a request to upgrade.
+inline constexpr Milliseconds kUpgradeAnswerLimit{60'000};
 inline constexpr int kListenBacklog = 1024;
 
 }  // namespace wrenn::net

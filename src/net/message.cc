@@ -123,6 +123,12 @@ Result<Endpoint> Endpoint::parse(std::string_view text) {
   return endpoint;
 }
 
+Result<Endpoint> Endpoint::parse_remote(std::string_view text) {
+  Endpoint endpoint = TRY(parse(text));
+  if (endpoint.unix_path.empty() && endpoint.host.empty()) endpoint.host = "localhost";
+  return endpoint;
+}
+
 std::string Endpoint::to_string() const {
   if (!unix_path.empty()) return "unix:" + unix_path;
   const std::string name = host.find(':') == std::string::npos ? host : "[" + host + "]";

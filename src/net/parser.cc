@@ -3,8 +3,10 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
+#include <iterator>
 
-#include "base/bytes.h"
+#include "net/framing.h"
+#include "net/limits.h"
 
 namespace wrenn::net {
 namespace {
@@ -35,6 +37,7 @@ class AnyParser {
   virtual ~AnyParser() = default;
   virtual std::size_t put(std::string_view input, error_code& ec) = 0;
   virtual bool head_done() const = 0;
+  virtual std::size_t field_count() const = 0;
   virtual ParsedHead head() = 0;
 };
 
@@ -50,6 +53,9 @@ class TypedParser final : public AnyParser {
     return parser_.put(asio::const_buffer(input.data(), input.size()), ec);
   }
   bool head_done() const override { return parser_.is_header_done(); }
+  std::size_t field_count() const override {
+    return static_cast<std::size_t>(std::distance(parser_.get().begin(), parser_.get().end()));
+  }
   ParsedHead head() override {
     auto& message = parser_.get();
     ParsedHead head;
@@ -63,13 +69,14 @@ class TypedParser final : public AnyParser {
     }
     head.keep_alive = parser_.keep_alive();
     head.http10 = message.version() < 11;
+    if (const auto length = parser_.content_length()) head.announced = *length;
     if (parser_.is_done()) {
       head.body = BodyKind::kNone;
     } else if (parser_.chunked()) {
       head.body = BodyKind::kChunked;
-    } else if (const auto length = parser_.content_length()) {
-      head.body = *length == 0 ? BodyKind::kNone : BodyKind::kLength;
-      head.length = *length;
+    } else if (head.announced) {
+      head.body = *head.announced == 0 ? BodyKind::kNone : BodyKind::kLength;
+      head.length = *head.announced;
     } else {
       head.body = is_request ? BodyKind::kNone : BodyKind::kUntilEof;
     }
@@ -83,11 +90,13 @@ class TypedParser final : public AnyParser {
 }  // namespace
 
 struct Parser::Impl {
+  Role role;
   std::unique_ptr<AnyParser> parser;
   ChunkDecoder chunks;
 };
 
 Parser::Parser(Role role, std::size_t max_header_bytes, bool no_body) : impl_(std::make_unique<Impl>()) {
+  impl_->role = role;
   if (role == Role::kRequest) {
     impl_->parser = std::make_unique<TypedParser<true>>(max_header_bytes, no_body);
   } else {
@@ -106,7 +115,15 @@ Result<std::size_t> Parser::parse_head(std::string_view input) {
 
 bool Parser::head_complete() const { return impl_->parser->head_done(); }
 
-ParsedHead Parser::take_head() { return impl_->parser->head(); }
+Result<ParsedHead> Parser::take_head() {
+  if (impl_->parser->field_count() > kMaxHeaderFields) {
+    return fail(Error(Code::kResourceExhausted, "too many header fields").with_reason("header_too_large"));
+  }
+  ParsedHead head = impl_->parser->head();
+  const bool request = impl_->role == Role::kRequest;
+  TRY(request ? judge_request(&head.request, head.http10) : judge_framing(head.headers, head.http10));
+  return head;
+}
 
 Result<Parser::Decoded> Parser::decode(std::string_view input, std::span<char> out) {
   return impl_->chunks.decode(input, out);

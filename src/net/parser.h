@@ -20,6 +20,7 @@ struct ParsedHead {
   bool http10 = false;
   BodyKind body = BodyKind::kNone;
   std::uint64_t length = 0;  // kLength
+  BodyLength announced;      // Content-Length, also of a response without a body
 };
 
 // One message: its head, then, for a chunked body, the framing.
@@ -34,7 +35,9 @@ class Parser {
   // kResourceExhausted if the head is too large.
   Result<std::size_t> parse_head(std::string_view input);
   bool head_complete() const;
-  ParsedHead take_head();
+  // kInvalidArgument, kUnimplemented or kResourceExhausted when the head is well written but RFC 9112 tells
+  // to refuse it; for a server 400, 501 and 431.
+  Result<ParsedHead> take_head();
 
   using Decoded = ChunkDecoder::Decoded;
   // Chunked bodies only. Nothing consumed and produced: more input is needed.

@@ -184,6 +184,20 @@ Task<bool> fill_head(Connection* connection, Parser* parser) {
   }
 }
 
+// Of a request whose head cannot be served.
+int status_of_refusal(Code code) {
+  switch (code) {
+    case Code::kResourceExhausted:
+      return 431;
+    case Code::kDeadlineExceeded:
+      return 408;
+    case Code::kUnimplemented:
+      return 501;
+    default:
+      return 400;
+  }
+}
+
 }  // namespace
 
 // Null when the connection ended between requests or after a refusal.
@@ -199,14 +213,12 @@ Task<std::shared_ptr<ServerExchange>> HttpServer::State::next_request(Session* s
   auto parser = std::make_unique<Parser>(Parser::Role::kRequest, options.max_header_bytes);
   const auto complete = co_await async::with_timeout(fill_head(connection.get(), parser.get()),
                                                      options.header_timeout, "request head");
-  if (complete && *complete) {
-    ParsedHead head = parser->take_head();
-    co_return std::make_shared<ServerExchange>(connection, std::move(head), std::move(parser));
-  }
-  if (complete) co_return nothing;
-  const Code code = complete.error().code();
+  if (complete && !*complete) co_return nothing;
+  auto head = complete ? parser->take_head() : fail(complete.error());
+  if (head) co_return std::make_shared<ServerExchange>(connection, *std::move(head), std::move(parser));
+  const Code code = head.error().code();
   if (code == Code::kUnavailable || code == Code::kCanceled) co_return nothing;
-  const int status = code == Code::kResourceExhausted ? 431 : code == Code::kDeadlineExceeded ? 408 : 400;
+  const int status = status_of_refusal(code);
   net::Headers headers;
   headers.set("Connection", "close");
   auto refusal = std::make_shared<ServerExchange>(connection, ParsedHead{}, nullptr);

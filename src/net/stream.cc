@@ -28,7 +28,8 @@ struct Resolution {
 // A lookup cannot be interrupted, so a cancelled caller leaves it behind instead of waiting for it.
 Task<std::vector<tcp::endpoint>> resolve(std::string host, std::uint16_t port) {
   error_code ec;
-  if (host == "localhost" || host.empty()) {
+  if (host.empty()) co_return fail(Code::kInternal, "an endpoint without a host cannot be connected to");
+  if (host == "localhost") {
     co_return std::vector<tcp::endpoint>{{asio::ip::address_v4::loopback(), port},
                                          {asio::ip::address_v6::loopback(), port}};
   }
@@ -99,10 +100,28 @@ Task<std::size_t> Stream::read_some(std::span<char> buffer) {
 
 Task<> Stream::write(std::array<asio::const_buffer, 3> buffers) {
   if (co_await async::is_cancelled()) co_return fail(async::canceled_error());
+  layers_->writing = true;
   const auto [ec, count] = co_await asio::async_write(*this, buffers, kTuple);
+  layers_->writing = false;
+  ++layers_->writes;
   if (!ec) co_return Result<>{};
   Error error = co_await stream_error(ec);
   co_return fail(std::move(error));
+}
+
+bool Stream::write_now(std::string_view text) {
+  if (layers_->tls) return false;
+  const ssize_t sent =
+      ::send(layers_->socket.native_handle(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent > 0 && static_cast<std::size_t>(sent) < text.size()) close();  // half a line cannot be taken back
+  return sent == static_cast<ssize_t>(text.size());
+}
+
+Task<> Stream::wait_reset() {
+  if (co_await async::is_cancelled()) co_return fail(async::canceled_error());
+  const auto [ec] = co_await layers_->socket.async_wait(Socket::wait_error, kTuple);
+  if (ec && co_await async::is_cancelled()) co_return fail(async::canceled_error());
+  co_return Result<>{};
 }
 
 bool Stream::quiet() const {
@@ -119,6 +138,12 @@ void Stream::shutdown_send() {
 void Stream::close() {
   error_code ignored;
   if (layers_) layers_->socket.close(ignored);
+}
+
+void Stream::abort() {
+  error_code ignored;
+  if (layers_) layers_->socket.set_option(asio::socket_base::linger(true, 0), ignored);
+  close();
 }
 
 std::string Stream::peer() const {

@@ -54,11 +54,22 @@ class Stream {
   Task<std::size_t> read_some(std::span<char> buffer);
   Task<> write(std::array<asio::const_buffer, 3> buffers);
 
+  // Sends all of a short text at once, or answers false: the socket is full or broken, or speaks TLS.
+  bool write_now(std::string_view text);
+  // Returns well once the connection is reset, or for a unix socket closed; a peer that merely ended its side
+  // is none.
+  Task<> wait_reset();
+  // Whether a write waits for the peer, and how many have ended.
+  bool writing() const { return layers_->writing; }
+  std::uint64_t writes() const { return layers_->writes; }
+
   // True if the peer neither closed nor sent anything meanwhile.
   bool quiet() const;
   void shutdown_send();
   // Pending operations end with an error.
   void close();
+  // Closes so that the peer sees a reset: nobody waits for what it may still send.
+  void abort();
   bool is_open() const { return layers_ && layers_->socket.is_open(); }
   std::string peer() const;
 
@@ -93,6 +104,8 @@ class Stream {
     Socket socket;
     std::shared_ptr<TlsContext> context;
     std::unique_ptr<TlsStream> tls;
+    std::uint64_t writes = 0;
+    bool writing = false;
   };
   std::unique_ptr<Layers> layers_;
 };

@@ -10,6 +10,7 @@
 #include <boost/beast/websocket/stream.hpp>
 
 #include "base/bytes.h"
+#include "net/framing.h"
 #include "net/websocket_stream.h"
 
 namespace wrenn::net {
@@ -79,6 +80,7 @@ class BeastWebSocket : public WebSocket {
   }
 
   Task<> connect(std::string host, RequestHead request) {
+    drop_framing(&request.headers);
     socket_.set_option(
         websocket::stream_base::decorator([fields = request.headers](websocket::request_type& out) {
           for (const auto& [name, value] : fields.all()) out.set(name, value);

@@ -309,8 +309,8 @@ Task<ExecOutput> GuestClient::exec(ExecSpec spec, std::shared_ptr<bool> keep_on_
 }
 
 Task<std::vector<process::ProcessInfo>> GuestClient::processes() {
-  auto response =
-      CO_TRY(co_await connect_.unary<process::ListResponse>("/process.Process/List", process::ListRequest()));
+  auto response = CO_TRY(co_await connect_.unary<process::ListResponse>(
+      "/process.Process/List", process::ListRequest(), {.repeatable = true}));
   co_return std::vector<process::ProcessInfo>(response.processes().begin(), response.processes().end());
 }
 
@@ -361,7 +361,7 @@ Task<> GuestClient::remove(std::string path) {
 Task<std::unique_ptr<GuestUpload>> GuestClient::upload(std::string path) {
   net::RequestHead request = head("POST", "/files?path=" + percent_encode(path));
   request.headers.set("Content-Type", "application/octet-stream");
-  auto stream = CO_TRY(co_await http_->open(endpoint_, std::move(request), net::HttpClient::Body::kStream));
+  auto stream = CO_TRY(co_await http_->open(endpoint_, std::move(request), std::nullopt));
   co_return std::unique_ptr<GuestUpload>(new GuestUpload(std::move(stream)));
 }
 
