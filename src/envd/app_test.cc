@@ -315,7 +315,7 @@ TEST(Envd, ABrokenUploadChangesNothing) {
       const net::RequestHead head{.method = "POST", .target = "/files?path=" + path, .headers = {}};
       net::RequestHead typed = head;
       typed.headers.set("Content-Type", "application/octet-stream");
-      auto request = CO_TRY(co_await peer.client->open(peer.at, typed, net::HttpClient::Body::kStream));
+      auto request = CO_TRY(co_await peer.client->open(peer.at, typed, std::nullopt));
       CO_TRY(co_await request->write(std::string(1'000'000, 'n')));
       for (int i = 0; i < 100 && CO_TRY(sys::list_dir(kBlocking, peer.dir)).size() < 2; ++i) {
         CO_TRY(co_await async::sleep_for(Milliseconds(10)));
