@@ -34,6 +34,10 @@ void add_common_headers(net::Headers* headers, const CallOptions& call, const ne
   for (const auto& [name, value] : call.headers.all()) headers->add(name, value);
 }
 
+net::Repeat repeat_of(const CallOptions& call) {
+  return call.repeatable ? net::Repeat::kAllowed : net::Repeat::kIfIdempotent;
+}
+
 using Clock = std::chrono::steady_clock;
 
 class StreamCall : public ClientCall {
@@ -207,9 +211,8 @@ Task<> Client::unary_raw(std::string procedure, const Message* request, Message*
                            CallOptions call) -> Task<> {
     std::string body = CO_TRY(serialize(*in, state->encoding().codec));
     net::RequestHead head = CO_TRY(state->unary_head(std::move(target), call, &body));
-    const net::Repeat repeat = call.repeatable ? net::Repeat::kAllowed : net::Repeat::kIfIdempotent;
-    auto answer =
-        CO_TRY(co_await state->http->send(state->endpoint, std::move(head), std::move(body), repeat));
+    auto answer = CO_TRY(
+        co_await state->http->send(state->endpoint, std::move(head), std::move(body), repeat_of(call)));
     const std::string bytes = CO_TRY(co_await state->unary_body(answer.get(), call));
     const Result<> parsed = parse(bytes, state->encoding().codec, out);
     if (!parsed) co_return fail(Code::kInternal, parsed.error().message());
@@ -227,7 +230,8 @@ Task<std::unique_ptr<net::ClientResponse>> Client::open_unary_raw(std::string pr
   std::string body = CO_TRY(serialize(*request, state_->encoding().codec));
   net::RequestHead head = CO_TRY(state_->unary_head(std::move(procedure), options, &body));
   head.headers.set("Accept-Encoding", "identity");
-  auto response = CO_TRY(co_await state_->http->send(state_->endpoint, std::move(head), std::move(body)));
+  auto response = CO_TRY(
+      co_await state_->http->send(state_->endpoint, std::move(head), std::move(body), repeat_of(options)));
   const net::Headers& headers = response->head().headers;
   if (response->head().status != 200) {
     auto refused = co_await state_->unary_body(response.get(), std::move(options));

@@ -191,8 +191,7 @@ Task<> SandboxProxy::pass(ExchangePtr exchange, TrafficTarget target) {
   }
   service_->note_activity(target.sandbox_id);
   net::RequestHead head = asked;
-  head.target = fmt::format("/proxy/{}/{}{}", target.sandbox_id, target.port,
-                            asked.target.starts_with('/') ? asked.target : "/" + asked.target);
+  head.target = fmt::format("/proxy/{}/{}{}", target.sandbox_id, target.port, asked.target);
   head.headers = headers_for_guest(asked.headers, target.port, proxies_.caller_of(asked, exchange->peer()));
   if (!secret_.empty()) head.headers.set("Proxy-Authorization", "Bearer " + secret_);
   auto done = co_await net::forward(exchange, http_.get(), agent_, std::move(head), agent_error);
