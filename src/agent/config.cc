@@ -71,6 +71,11 @@ Result<> read_limits(const Getenv& getenv, sandbox::Config* config) {
       static_cast<std::uint64_t>(TRY(int_of(getenv, "AGENT_DISK_OPS_PER_SEC", 20'000, 0, kMostOps)));
   limits.network_bytes_per_sec = mib(TRY(int_of(getenv, "AGENT_NETWORK_MIB_PER_SEC", 200, 0, kMostMib)));
   config->network.bytes_per_sec = limits.network_bytes_per_sec;
+  host::NetworkOptions& network = config->network;
+  constexpr int kMostConnections = 1'000'000;
+  network.connections = TRY(int_of(getenv, "AGENT_CONNECTIONS", network.connections, 0, kMostConnections));
+  network.connections_per_sec =
+      TRY(int_of(getenv, "AGENT_CONNECTIONS_PER_SEC", network.connections_per_sec, 0, kMostConnections));
   return {};
 }
 

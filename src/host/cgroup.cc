@@ -131,6 +131,8 @@ std::string CgroupManager::version() const { return unified_ ? "v2" : "v1"; }
 
 Result<> CgroupManager::create(async::Blocking /*blocking*/, const std::string& id,
                                const CgroupLimits& limits) {
+  if (limits.vcpus <= 0 || limits.memory_bytes == 0 || limits.max_pids == 0)
+    return fail(Code::kInvalidArgument, "a VM's cgroup needs all of its limits");
   for (const std::string& root : roots_) TRY(make_dir(root + "/" + id));
   const std::int64_t quota = std::int64_t{limits.vcpus} * kCpuPeriodUs;
   if (unified_) {

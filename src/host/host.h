@@ -14,7 +14,7 @@ namespace wrenn::host {
 // Slot N (1..32767): netns wrenn-N; in it tap0 (169.254.0.22/30, peer of every guest's 169.254.0.21) and
 // eth0, one end of a veth pair out of 10.12.0.0/16 (/31 at offset 2N); on the host wrenn-vN and a route for
 // host_ip = 10.11.(N/256).(N%256) to it. nftables tables `wrenn` in the namespace and `wrenn_agent` on the
-// host drop by default: guest to host, to other guests, to private, link-local and metadata ranges, and
+// host drop by default: IPv6, guest to host, to other guests, to private, link-local and metadata ranges, and
 // spoofed sources. Only the agent reaches the guest, at host_ip. The VM's monitor runs as user and group
 // `uid`, to whom tap0 belongs.
 struct Slot {
@@ -30,6 +30,11 @@ struct NetworkOptions {
   bool internet = true;  // guests may reach public addresses
   // A guest's traffic each way beyond this is dropped; a second's worth may pass at once. 0: no limit.
   std::uint64_t bytes_per_sec = 0;
+  // A guest's connections beyond these are dropped, those of UDP, ICMP and all else counted too: the kernel
+  // keeps track of each, in a table that the whole host shares. How many it may have, and how many it may
+  // begin a second, of which a second's worth may pass at once. 0: no limit.
+  int connections = 2048;
+  int connections_per_sec = 500;
 };
 
 class SlotPool {
@@ -57,10 +62,11 @@ class SlotPool {
   std::unique_ptr<State> state_;
 };
 
+// None has a default: one that does not fit would end the VM.
 struct CgroupLimits {
-  int vcpus = 1;                   // CPU quota: this many CPUs
+  int vcpus = 0;                   // CPU quota: this many CPUs
   std::uint64_t memory_bytes = 0;  // hard limit, VMM overhead included
-  std::uint64_t max_pids = 64;
+  std::uint64_t max_pids = 0;      // processes and threads
 };
 
 // A cgroup per VM on cgroup v2, or on v1's cpu, memory and pids hierarchies.
@@ -69,6 +75,7 @@ class CgroupManager {
   // Finds the hierarchies. kFailedPrecondition with the fix when none is usable.
   static Result<CgroupManager> detect(async::Blocking blocking, std::string parent = "wrenn");
   std::string version() const;  // "v1" or "v2"
+  // kInvalidArgument if a limit is 0.
   Result<> create(async::Blocking blocking, const std::string& id, const CgroupLimits& limits);
   // cgroup.procs files that a process writes itself into.
   std::vector<std::string> procs_files(const std::string& id) const;

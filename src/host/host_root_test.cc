@@ -68,7 +68,8 @@ class Guest {
       ASSERT_EQ(::ioctl(tap_.get(), TUNSETIFF, &request), 0);
     });
   }
-  void send_udp(const char* from, const char* to, unsigned char mac_end = 0x05) const {
+  void send_udp(const char* from, const char* to, unsigned char mac_end = 0x05,
+                std::uint16_t from_port = 1234) const {
     constexpr std::string_view kText = "hello";
     constexpr std::size_t kEthernet = 14;
     std::array<char, kEthernet + sizeof(iphdr) + sizeof(udphdr) + kText.size()> frame{};
@@ -87,7 +88,7 @@ class Guest {
     for (const std::uint16_t word : words) sum += word;
     while (sum >> 16U != 0) sum = (sum & 0xffffU) + (sum >> 16U);
     ip.check = static_cast<std::uint16_t>(~sum);
-    const udphdr udp{{.uh_sport = htons(1234),
+    const udphdr udp{{.uh_sport = htons(from_port),
                       .uh_dport = htons(kPort),
                       .uh_ulen = htons(sizeof(udphdr) + kText.size()),
                       .uh_sum = 0}};
@@ -140,7 +141,8 @@ class HostNetworkRoot : public testing::Test {
         "ip link set lo up; ip netns add wan; ip link add wan0 type veth peer name eth0 netns wan;"
         "ip addr add 203.0.113.2/24 dev wan0; ip link set wan0 up; ip route add default via 203.0.113.1;"
         "ip -n wan link set lo up; ip -n wan link set eth0 up;"
-        "for a in 203.0.113.1/24 10.99.0.1/32 192.168.7.7/32 169.254.169.254/32 100.64.0.1/32; do"
+        "for a in 203.0.113.1/24 10.99.0.1/32 192.168.7.7/32 169.254.169.254/32 100.64.0.1/32"
+        "  168.63.129.16/32 100.100.100.200/32 192.0.0.192/32 192.88.99.1/32 198.18.0.1/32 240.0.0.1/32; do"
         "  ip -n wan addr add $a dev eth0; done");
   }
   void SetUp() override {
@@ -196,8 +198,8 @@ TEST_F(HostNetworkRoot, SlotsAreMadeAheadReusedAndRemoved) {
 }
 
 TEST_F(HostNetworkRoot, SlotsOfAnEarlierAgentAreSweptButThoseInUseStay) {
-  ASSERT_TRUE(create_slot(kBlocking, 7, 0));
-  ASSERT_TRUE(create_slot(kBlocking, 8, 1'000'000));
+  ASSERT_TRUE(create_slot(kBlocking, 7, {}));
+  ASSERT_TRUE(create_slot(kBlocking, 8, {.bytes_per_sec = 1'000'000}));
   async::Loop loop(1);
   SlotPool pool(loop.executor(), &loop.pool(), {.ready_slots = 0});
   const auto run = [](SlotPool* slots) -> Task<> {
@@ -263,7 +265,8 @@ TEST_F(HostNetworkRoot, GuestsReachPublicAddressesAndNothingElse) {
       const Listener neighbour(other.netns);
       guest.send_udp(kGuestAddress, kPublic);
       EXPECT_TRUE(wan.hears(Milliseconds(5'000)));
-      for (const char* to : {"10.99.0.1", "192.168.7.7", "169.254.169.254", "100.64.0.1"}) {
+      for (const char* to : {"10.99.0.1", "192.168.7.7", "169.254.169.254", "100.64.0.1", "168.63.129.16",
+                             "100.100.100.200", "192.0.0.192", "192.88.99.1", "198.18.0.1", "240.0.0.1"}) {
         guest.send_udp(kGuestAddress, to);
       }
       for (const char* to :
@@ -299,6 +302,125 @@ TEST_F(HostNetworkRoot, TrafficBeyondTheLimitIsDropped) {
       EXPECT_LE(heard, 300);
     }
     pool->release(slot.index);
+    co_return Result<>{};
+  });
+}
+
+// Connections that a namespace keeps track of ("" is the host's).
+int tracked(const std::string& netns) {
+  int count = -1;
+  const auto read = [&] {
+    count = std::atoi(sys::read_file("/proc/sys/net/netfilter/nf_conntrack_count").value_or("-1").c_str());
+  };
+  netns.empty() ? std::thread(read).join() : inside(netns, read);
+  return count;
+}
+
+void begin_connections(const Guest& guest, int count) {
+  for (int i = 0; i < count; ++i)
+    guest.send_udp(kGuestAddress, kPublic, 0x05, static_cast<std::uint16_t>(2'000 + i));
+}
+
+TEST_F(HostNetworkRoot, AGuestHasSoManyConnectionsAndNoMore) {
+  static constexpr int kMost = 50;
+  with_pool({.ready_slots = 0, .connections = kMost, .connections_per_sec = 0}, [](SlotPool* pool) -> Task<> {
+    const Slot slot = CO_TRY(co_await pool->acquire());
+    const Slot other = CO_TRY(co_await pool->acquire());
+    const int before = tracked("");
+    {
+      const Guest guest(slot.netns);
+      const Guest neighbour(other.netns);
+      const Listener wan("wan");
+      // The first one waits for ARP.
+      guest.send_udp(kGuestAddress, kPublic);
+      EXPECT_TRUE(wan.hears(Milliseconds(5'000)));
+      begin_connections(guest, 1'000);
+      int heard = 1;
+      while (wan.hears(Milliseconds(300))) ++heard;
+      EXPECT_EQ(heard, kMost);
+      EXPECT_LE(tracked(slot.netns), kMost + 2);
+      EXPECT_LE(tracked("") - before, kMost + 2);
+      std::printf("1000 connections begun: %d in the slot's table, %d in the host's\n", tracked(slot.netns),
+                  tracked("") - before);
+      for (int i = 0; i < 5; ++i) guest.send_udp(kGuestAddress, kPublic);
+      for (int i = 0; i < 5; ++i) EXPECT_TRUE(wan.hears(Milliseconds(5'000))) << "one that it has goes on";
+      neighbour.send_udp(kGuestAddress, kPublic);
+      EXPECT_TRUE(wan.hears(Milliseconds(5'000))) << "a neighbour";
+    }
+    pool->release(slot.index);
+    pool->release(other.index);
+    CO_TRY(co_await wait_for_slots(0));
+    for (int i = 0; i < 100 && tracked("") > before + 2; ++i)
+      CO_TRY(co_await async::sleep_for(Milliseconds(50)));
+    EXPECT_LE(tracked(""), before + 2) << "those of a guest that is gone are forgotten";
+    co_return Result<>{};
+  });
+}
+
+TEST_F(HostNetworkRoot, AGuestBeginsSoManyConnectionsASecond) {
+  with_pool({.ready_slots = 0, .connections = 0, .connections_per_sec = 20}, [](SlotPool* pool) -> Task<> {
+    const Slot slot = CO_TRY(co_await pool->acquire());
+    {
+      const Guest guest(slot.netns);
+      const Listener wan("wan");
+      guest.send_udp(kGuestAddress, kPublic);
+      EXPECT_TRUE(wan.hears(Milliseconds(5'000)));
+      // Of one that nobody answers every packet looks like the first.
+      for (int i = 0; i < 200; ++i) {
+        guest.send_udp(kGuestAddress, kPublic);
+        EXPECT_TRUE(wan.hears(Milliseconds(5'000))) << "packets are not connections";
+      }
+      const auto began = std::chrono::steady_clock::now();
+      begin_connections(guest, 1'000);
+      int heard = 0;
+      while (wan.hears(Milliseconds(100))) ++heard;
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+      EXPECT_GE(heard, 10);
+      EXPECT_LE(heard, 20 * (took.count() + 2));
+    }
+    pool->release(slot.index);
+    co_return Result<>{};
+  });
+}
+
+// As a monitor might that its guest has taken over: it is inside of the namespace.
+TEST_F(HostNetworkRoot, NoIpv6LeavesASlot) {
+  with_pool({.ready_slots = 0}, [](SlotPool* pool) -> Task<> {
+    const Slot slot = CO_TRY(co_await pool->acquire());
+    inside(slot.netns, [] {
+      const sys::Fd socket(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+      sockaddr_in6 everybody{};
+      everybody.sin6_family = AF_INET6;
+      everybody.sin6_port = htons(kPort);
+      ::inet_pton(AF_INET6, "ff02::1", &everybody.sin6_addr);
+      everybody.sin6_scope_id = ::if_nametoindex("eth0");
+      int refused = 0;
+      // Until eth0 has an address.
+      for (int i = 0; i < 200 && (refused == 0 || refused == EADDRNOTAVAIL); ++i) {
+        ASSERT_LT(
+            ::sendto(socket.get(), "hello", 5, 0, reinterpret_cast<sockaddr*>(&everybody), sizeof everybody),
+            0);
+        refused = errno;
+        ::usleep(50'000);
+      }
+      EXPECT_EQ(refused, EPERM);
+    });
+    EXPECT_THAT(shell("nft list table ip6 wrenn_agent"), HasSubstr("iifname \"wrenn-v*\" drop"));
+    pool->release(slot.index);
+    co_return Result<>{};
+  });
+}
+
+TEST_F(HostNetworkRoot, ASlotThatCannotBeRemovedIsRemovedLater) {
+  with_pool({.ready_slots = 0, .max_slots = 1}, [](SlotPool* pool) -> Task<> {
+    const Slot slot = CO_TRY(co_await pool->acquire());
+    // Its name cannot go.
+    EXPECT_EQ(::mount(nullptr, "/run/netns", nullptr, MS_REMOUNT | MS_RDONLY, nullptr), 0);
+    pool->release(slot.index);
+    EXPECT_EQ((co_await pool->acquire()).error().reason(), "no_network_slots");
+    EXPECT_EQ(::mount(nullptr, "/run/netns", nullptr, MS_REMOUNT, nullptr), 0);
+    CO_TRY(co_await wait_for_slots(0));
+    pool->release(CO_TRY(co_await pool->acquire()).index);
     co_return Result<>{};
   });
 }
@@ -342,6 +464,13 @@ class CgroupRoot : public testing::Test {
   }
   std::optional<CgroupManager> manager_;
 };
+
+TEST_F(CgroupRoot, EveryLimitIsSaid) {
+  EXPECT_EQ(manager_->create(kBlocking, "vm-1", {.vcpus = 1, .memory_bytes = 64U << 20U, .max_pids = 0})
+                .error()
+                .code(),
+            Code::kInvalidArgument);
+}
 
 TEST_F(CgroupRoot, RemovalEndsWhatIsInside) {
   ASSERT_TRUE(manager_->create(kBlocking, "vm-1", {.vcpus = 1, .memory_bytes = 64U << 20U, .max_pids = 16}));

@@ -10,7 +10,7 @@ inline constexpr int kMaxSlots = 32767;
 // Users of VMs, one a slot: from here up to 2^31 nobody else gives numbers out (systemd's UIDS-GIDS.md).
 inline constexpr std::uint32_t kFirstVmUid = 0x70000000;
 inline constexpr Milliseconds kCommandLimit{20'000};
-// After a failure to prepare a slot the pool waits this long before it tries again.
+// After a failure to prepare or remove a slot the pool waits this long before it tries again.
 inline constexpr Milliseconds kRefillPause{1'000};
 // After a slot could not be removed, or a process still lives in it.
 inline constexpr Milliseconds kRemoveRetry{500};

@@ -24,6 +24,7 @@ struct SlotPool::State {
   async::Nursery tasks;
   bool started = false;
   bool stopping = false;
+  bool stopped = false;
   int settling = 0;  // slots being made for `ready`, or being removed
 
   // Counts one such slot while it lives, and wakes those that wait for it.
@@ -52,10 +53,9 @@ struct SlotPool::State {
   }
   Task<int> make() {
     const int index = CO_TRY(reserve());
-    const Result<> made =
-        co_await async::offload(*pool, [index, limit = options.bytes_per_sec](async::Blocking blocking) {
-          return create_slot(blocking, index, limit);
-        });
+    const Result<> made = co_await async::offload(*pool, [index, limits = options](async::Blocking blocking) {
+      return create_slot(blocking, index, limits);
+    });
     if (made) co_return index;
     release(index);
     co_return fail(Error(made.error()).in(fmt::format("network slot {}", index)));
@@ -161,6 +161,7 @@ bool SlotPool::claim(int index) { return state_->strays.erase(index) > 0; }
 
 void SlotPool::release(int index) {
   if (!state_->stopping) return state_->release(index);
+  if (state_->stopped) log::warn("network slot {} is left for the next agent to remove", index);
   state_->ready.push_back(index);  // stop() removes it
 }
 
@@ -179,6 +180,7 @@ Task<> SlotPool::stop() {
       log::warn("network slot {}: {}", index, removed.error().to_string());
     }
   }
+  state.stopped = true;
   if (!state.started || !state.taken.empty()) co_return Result<>{};
   co_return co_await async::offload(*state.pool, remove_host_rules);
 }

@@ -1,5 +1,6 @@
 #include "host/slot_setup.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <net/if.h>
 #include <sys/stat.h>
@@ -8,6 +9,8 @@
 #include <cerrno>
 #include <charconv>
 
+#include "base/log.h"
+#include "host/conntrack.h"
 #include "host/limits.h"
 #include "sys/file.h"
 #include "sys/process.h"
@@ -46,10 +49,24 @@ Result<> run_with_input(async::Blocking blocking, std::vector<std::string> argv,
   return {};
 }
 
-// Where a guest may never go: host-internal, private, shared, link-local (metadata), test and multicast.
+// Where a guest may never go: what IANA's registry of special-purpose IPv4 addresses calls not globally
+// reachable, multicast, and addresses of clouds that answer for the machine they are asked from. Of the
+// registry the networks for documentation (RFC 5737) are left out: nobody has them, and tests use them as the
+// internet.
 constexpr std::string_view kForbidden =
-    "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, "
-    "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4";
+    "0.0.0.0/8, "       // this network (RFC 791)
+    "10.0.0.0/8, "      // private (RFC 1918), slots among them
+    "100.64.0.0/10, "   // shared by providers (RFC 6598); 100.100.100.200 is Alibaba's metadata
+    "127.0.0.0/8, "     // loopback (RFC 1122)
+    "168.63.129.16, "   // Azure's host: goal state and settings of the machine, a public address
+    "169.254.0.0/16, "  // link-local (RFC 3927); 169.254.169.254 is most clouds' metadata
+    "172.16.0.0/12, "   // private (RFC 1918)
+    "192.0.0.0/24, "    // for protocols (RFC 6890); 192.0.0.192 is Oracle's metadata
+    "192.88.99.0/24, "  // relays to IPv6 (RFC 7526)
+    "192.168.0.0/16, "  // private (RFC 1918)
+    "198.18.0.0/15, "   // benchmarks (RFC 2544)
+    "224.0.0.0/4, "     // multicast (RFC 5771)
+    "240.0.0.0/4";      // reserved (RFC 1112), and broadcast
 
 struct Addresses {
   std::string host_end;  // of the veth pair
@@ -71,7 +88,20 @@ std::string limit_rule(const char* match, std::uint64_t bytes_per_sec) {
                      std::min(bytes_per_sec, kMaxNftRate));
 }
 
-std::string slot_rules(const Addresses& a, std::uint64_t bytes_per_sec) {
+// The first packet of a connection beyond the limits is dropped, so it never gets into the table of the
+// namespace nor the host's; those that follow in one without answers are not counted again.
+std::string connection_rules(const NetworkOptions& options) {
+  constexpr std::string_view kFirst = "iifname \"tap0\" ct state new ct status & confirmed == 0";
+  std::string rules;
+  if (options.connections_per_sec > 0) {
+    rules += fmt::format("{0} limit rate over {1}/second burst {1} packets drop\n    ", kFirst,
+                         options.connections_per_sec);
+  }
+  if (options.connections > 0) rules += fmt::format("{} ct count over {} drop", kFirst, options.connections);
+  return rules;
+}
+
+std::string slot_rules(const Addresses& a, const NetworkOptions& options) {
   // Connections into the guest come from the agent only; the guest's own go out through eth0 after the ban
   // list. Replies pass by connection tracking.
   return fmt::format(R"(
@@ -95,6 +125,7 @@ table ip wrenn {{
     ct state invalid drop
     iifname "eth0" oifname "tap0" ip daddr 169.254.0.21 ct status dnat accept
     iifname "tap0" ip daddr {{ {forbidden} }} drop
+    {limit_connections}
     iifname "tap0" oifname "eth0" accept
   }}
   chain prerouting {{
@@ -110,12 +141,14 @@ table ip wrenn {{
 table ip6 wrenn {{
   chain forward {{ type filter hook forward priority 0; policy drop; }}
   chain input {{ type filter hook input priority 0; policy drop; }}
+  chain output {{ type filter hook output priority 0; policy drop; }}
 }}
 )",
                      fmt::arg("forbidden", kForbidden), fmt::arg("host_ip", a.host_ip),
                      fmt::arg("guest_end", a.guest_end),
-                     fmt::arg("limit_sent", limit_rule("", bytes_per_sec)),
-                     fmt::arg("limit_received", limit_rule("oifname \"tap0\"", bytes_per_sec)));
+                     fmt::arg("limit_sent", limit_rule("", options.bytes_per_sec)),
+                     fmt::arg("limit_received", limit_rule("oifname \"tap0\"", options.bytes_per_sec)),
+                     fmt::arg("limit_connections", connection_rules(options)));
 }
 
 }  // namespace
@@ -135,6 +168,19 @@ Result<> install_host_rules(async::Blocking blocking, bool internet) {
   const std::string rules = fmt::format(R"(
 add table ip wrenn_agent
 delete table ip wrenn_agent
+add table ip6 wrenn_agent
+delete table ip6 wrenn_agent
+table ip6 wrenn_agent {{
+  chain input {{
+    type filter hook input priority -10; policy accept;
+    iifname "wrenn-v*" drop
+  }}
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+    iifname "wrenn-v*" drop
+    oifname "wrenn-v*" drop
+  }}
+}}
 table ip wrenn_agent {{
   chain input {{
     type filter hook input priority -10; policy accept;
@@ -161,10 +207,11 @@ table ip wrenn_agent {{
 }
 
 Result<> remove_host_rules(async::Blocking blocking) {
-  return run_with_input(blocking, {"nft", "delete", "table", "ip", "wrenn_agent"}, "");
+  return run_with_input(blocking, {"nft", "-f", "-"},
+                        "delete table ip wrenn_agent\ndelete table ip6 wrenn_agent\n");
 }
 
-Result<> create_slot(async::Blocking blocking, int index, std::uint64_t bytes_per_sec) {
+Result<> create_slot(async::Blocking blocking, int index, const NetworkOptions& options) {
   const Addresses a = addresses_of(index);
   const Slot slot = SlotPool::describe(index);
   const std::string& ns = slot.netns;
@@ -190,7 +237,7 @@ Result<> create_slot(async::Blocking blocking, int index, std::uint64_t bytes_pe
       fmt::arg("uid", slot.uid));
   TRY(run_with_input(blocking, {"ip", "-batch", "-"}, outside));
   TRY(run_with_input(blocking, {"ip", "-n", ns, "-batch", "-"}, inside));
-  TRY(run_with_input(blocking, {"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a, bytes_per_sec)));
+  TRY(run_with_input(blocking, {"ip", "netns", "exec", ns, "nft", "-f", "-"}, slot_rules(a, options)));
   // /proc/sys/net shows the namespace of the process that opens it.
   return run_with_input(
       blocking, {"ip", "netns", "exec", ns, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"}, "");
@@ -205,6 +252,10 @@ Result<> remove_slot(async::Blocking blocking, int index) {
   if (::if_nametoindex(veth.c_str()) != 0) TRY(run_with_input(blocking, {"ip", "link", "del", veth}, ""));
   if (sys::exists(std::string(kNetnsDir) + "/" + ns))
     TRY(run_with_input(blocking, {"ip", "netns", "del", ns}, ""));
+  // Or the next guests on this slot could fill the host's table one after the other.
+  const Result<> forgotten =
+      forget_connections_from(blocking, ::inet_addr(addresses_of(index).guest_end.c_str()));
+  if (!forgotten) log::warn("network slot {}: {}", index, forgotten.error().message());
   return {};
 }
 

@@ -39,6 +39,21 @@ print(json.dumps(out))
 """
 
 
+# One packet to each of many ports.
+FLOOD = """
+import json, socket, sys
+sent = 0
+for port in range(10_000, 32_000):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.sendto(b"x", (sys.argv[1], port))
+            sent += 1
+        except OSError:
+            pass
+print(json.dumps(sent))
+"""
+
+
 def host_addresses():
     listed = json.loads(subprocess.run(["ip", "-j", "-4", "addr"], capture_output=True, check=True, timeout=10).stdout)
     return sorted({info["local"] for link in listed for info in link["addr_info"]} - {"127.0.0.1"})
@@ -166,7 +181,8 @@ class TestNetwork:
         assert "connected" not in result.values(), result
 
     def test_private_link_local_and_metadata_ranges_are_closed(self, api, shared):
-        targets = [("169.254.169.254", 80), ("10.0.0.1", 80), ("172.16.0.1", 80), ("192.168.0.1", 80), ("100.64.0.1", 80)]
+        targets = [("169.254.169.254", 80), ("10.0.0.1", 80), ("172.16.0.1", 80), ("192.168.0.1", 80), ("100.64.0.1", 80),
+                   ("168.63.129.16", 80), ("100.100.100.200", 80), ("192.0.0.192", 80), ("198.18.0.1", 80), ("240.0.0.1", 80)]
         result = self.probe(api, shared, targets)
         assert "connected" not in result.values(), result
 
@@ -182,6 +198,20 @@ class TestNetwork:
     def test_a_guest_reaches_the_internet_by_the_hosts_address(self, api, shared, internet):
         script = f"import socket; print(socket.create_connection(('{internet.ADDRESS}', {internet.PORT}), 5).recv(99).decode())"
         assert api.exec(shared, "python3", ["-c", script])["stdout"] == "192.0.2.1\n"
+
+    def test_a_guest_cannot_fill_the_hosts_connection_table(self, api, shared, neighbour, internet):
+        def tracked():
+            with open("/proc/sys/net/netfilter/nf_conntrack_count", encoding="ascii") as count:
+                return int(count.read())
+
+        before = tracked()
+        sent = json.loads(api.exec(shared, "python3", ["-c", FLOOD, internet.ADDRESS], timeout_sec=120)["stdout"])
+        after = tracked()
+        print(f"{sent} packets to as many ports: {after - before} more connections on the host")
+        assert sent >= 20_000
+        assert after - before < 2048 + 200  # AGENT_CONNECTIONS, and what others do meanwhile
+        script = f"import socket; print(socket.create_connection(('{internet.ADDRESS}', {internet.PORT}), 5).recv(99).decode())"
+        assert api.exec(neighbour["id"], "python3", ["-c", script])["stdout"] == "192.0.2.1\n"
 
     def test_nobody_on_the_network_reaches_a_guest(self, api, system, shared, internet):
         own = api.get(shared)["host_ip"]
