@@ -18,7 +18,7 @@ WAIT = re.compile(r"\bthis_thread::sleep_(?:for|until)\b|\bfilesystem::(?:remove
 # What runs inside QEMU and before the guest's first program.
 OUTSIDE_OF_LOOPS = re.compile(r"src/(?:vmm/qemu/preload|image/initramfs)/")
 # Where no event loop runs, or not yet.
-WITHOUT_LOOP = re.compile(r"_test\.cc$|^(?:fuzz|bench|tests|src/apps|src/cli)/")
+WITHOUT_LOOP = re.compile(r"_test\.(?:cc|h)$|^(?:fuzz|bench|tests|src/apps|src/cli)/")
 CODE = (".h", ".cc", ".py", ".sh", ".sql", ".cmake", ".proto", ".yaml", ".txt")
 BANNED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|(?i:stu" r"b|moc" r"k|fak" r"e)s?)\b")
 # A file is replaced by sys::write_file_atomic alone, which fsyncs in the right order. Snapshots move whole folders; in a

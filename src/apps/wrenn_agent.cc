@@ -1,6 +1,4 @@
 // The host agent: VMs, disks, networks and snapshots of one host, served to the control plane by RPC.
-#include <sys/prctl.h>
-
 #include <cstdio>
 #include <string_view>
 
@@ -99,8 +97,6 @@ int main(int argc, char** argv) {
     return kUsageError;
   }
   wrenn::log::configure("agent", config->log_level);
-  // Inherited by the VMMs: an emulator's translation cache would take whole huge pages for a little code.
-  ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   constexpr std::uint64_t kOpenFiles = 262'144;
   wrenn::sys::raise_open_files(kOpenFiles);
   wrenn::async::Loop loop(wrenn::agent::kPoolThreads);

@@ -26,7 +26,8 @@ std::optional<Version> version_after(std::string_view text, std::string_view mar
 std::optional<Version> firecracker_version(std::string_view printed);
 
 // Why not, to follow the version in a sentence; empty for a Firecracker that may run guests. Refused are
-// those older than 1.8, and those that a guest may break out of (CVE-2026-5747: 1.13.0 to 1.14.3 and 1.15.0).
+// those older than 1.12, and those that a guest may break out of (CVE-2026-5747: 1.13.0 to 1.14.3
+// and 1.15.0).
 std::string_view why_refused(const Version& firecracker);
 
 }  // namespace wrenn::model

@@ -24,11 +24,11 @@ TEST(Version, IsReadFromText) {
 }
 
 TEST(Version, SomeFirecrackersAreRefused) {
-  for (const Version& safe : {Version{1, 8, 0}, Version{1, 12, 1}, Version{1, 14, 4}, Version{1, 15, 1},
+  for (const Version& safe : {Version{1, 12, 0}, Version{1, 12, 1}, Version{1, 14, 4}, Version{1, 15, 1},
                               Version{1, 16, 0}, Version{2, 0, 0}}) {
     EXPECT_EQ(why_refused(safe), "") << safe.text();
   }
-  for (const Version& refused : {Version{0, 25, 0}, Version{1, 6, 9}, Version{1, 7, 9}, Version{1, 13, 0},
+  for (const Version& refused : {Version{0, 25, 0}, Version{1, 6, 9}, Version{1, 11, 9}, Version{1, 13, 0},
                                  Version{1, 13, 9}, Version{1, 14, 3}, Version{1, 15, 0}}) {
     EXPECT_NE(why_refused(refused), "") << refused.text();
   }

@@ -10,8 +10,6 @@ namespace wrenn::sandbox {
 inline constexpr std::uint64_t kMiB = 1024 * 1024;
 
 inline constexpr std::uint64_t kDiskBytes = 5 * 1024 * kMiB;
-// What a VMM may use beyond guest RAM: its own heap, device buffers and, under TCG, translated code.
-inline constexpr std::uint64_t kVmmOverheadBytes = 256 * kMiB;
 // Left free on the snapshot filesystem after a pause.
 inline constexpr std::uint64_t kDiskReserveBytes = 64 * kMiB;
 // Template snapshots: their part of the disk unless a setting says otherwise, how many builds run or wait

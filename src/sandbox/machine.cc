@@ -26,11 +26,6 @@ void keep_first(Result<>* first, Result<> next) {
   if (*first && !next) *first = std::move(next);
 }
 
-Task<> fill_memory(asio::thread_pool* pool, std::string pages, sys::ProcessMemory ram) {
-  co_return co_await async::offload(
-      *pool, [=](async::Blocking blocking) { return snapshot::load_pages(blocking, ram, pages); });
-}
-
 // It only saves time, so one that cannot be read costs no more than that.
 Result<std::vector<sys::PageRun>> read_working_set(async::Blocking blocking, const LaunchPlan& plan) {
   const std::string path = plan.snapshot_dir + "/working-set";
@@ -41,18 +36,20 @@ Result<std::vector<sys::PageRun>> read_working_set(async::Blocking blocking, con
   return std::vector<sys::PageRun>{};
 }
 
+Result<vmm::SavedState> saved_state(async::Blocking blocking, const LaunchPlan& plan) {
+  vmm::SavedState from{.device_state = plan.snapshot_dir + "/state", .pages = {}, .prefetch = {}};
+  const std::string pages = plan.snapshot_dir + "/pages";
+  const std::uint64_t ram = static_cast<std::uint64_t>(plan.memory_mib) * kMiB;
+  if (sys::exists(pages)) from.pages = TRY(snapshot::find_pages(blocking, ram, pages));
+  from.prefetch = TRY(read_working_set(blocking, plan));
+  return from;
+}
+
 Task<std::shared_ptr<vmm::Vm>> start_in_cgroup(Context* context, LaunchPlan plan, host::Slot slot) {
   const vmm::VmSpec spec = spec_of(*context, plan, slot);
   if (plan.snapshot_dir.empty()) co_return co_await context->driver->boot(spec);
-  vmm::SavedState from{.device_state = plan.snapshot_dir + "/state", .fill = {}, .prefetch = {}};
-  const std::string pages = plan.snapshot_dir + "/pages";
-  if (sys::exists(pages)) {
-    from.fill = [context, pages](sys::ProcessMemory ram) {
-      return fill_memory(context->pool, pages, std::move(ram));
-    };
-  }
-  from.prefetch = CO_TRY(co_await async::offload(
-      *context->pool, [plan](async::Blocking blocking) { return read_working_set(blocking, plan); }));
+  vmm::SavedState from = CO_TRY(co_await async::offload(
+      *context->pool, [plan](async::Blocking blocking) { return saved_state(blocking, plan); }));
   co_return co_await context->driver->load(spec, std::move(from));
 }
 
@@ -103,9 +100,9 @@ Task<async::Semaphore::Guard> take_start(Context* context, Milliseconds limit) {
 
 Task<std::shared_ptr<vmm::Vm>> launch(Context* context, LaunchPlan plan, host::Slot slot) {
   const std::string id = plan.id;
-  host::CgroupLimits limits;
-  limits.vcpus = plan.vcpus;
-  limits.memory_bytes = static_cast<std::uint64_t>(plan.memory_mib) * kMiB + kVmmOverheadBytes;
+  const vmm::Footprint most = vmm::footprint_of(shape_of(*context, plan.vcpus, plan.memory_mib));
+  const host::CgroupLimits limits{
+      .vcpus = plan.vcpus, .memory_bytes = most.memory_bytes, .max_pids = most.threads};
   CO_TRY(co_await async::offload(*context->pool, [context, id, limits](async::Blocking blocking) -> Result<> {
     // One group has one VM: an earlier one that could not be killed would share disks and address with this.
     if (TRY(context->cgroups->populated(blocking, id))) {

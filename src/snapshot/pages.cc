@@ -152,22 +152,15 @@ Result<std::vector<PageRun>> changed_pages(async::Blocking blocking, const Proce
   return changed;
 }
 
-Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const std::string& path) {
+Result<sys::StoredPages> find_pages(async::Blocking blocking, std::uint64_t size, const std::string& path) {
   const auto file = TRY(sys::open_file(path, O_RDONLY));
-  const auto runs = TRY(read_table(blocking, file.get(), kPagesMagic, ram.size() / kPageBytes, path));
-  const auto memory = TRY(sys::MemoryAccess::open(ram, O_WRONLY));
-  std::string buffer(kCopyBytes, '\0');
-  std::uint64_t at = sizeof(Header) + runs.size() * sizeof(PageRun);
-  for (const PageRun& run : runs) {
-    for (std::uint64_t done = 0; done < run.count;) {
-      const std::uint64_t pages = std::min<std::uint64_t>(run.count - done, kCopyBytes / kPageBytes);
-      TRY(sys::pread_all(blocking, file.get(), buffer.data(), pages * kPageBytes, at));
-      TRY(memory.write(blocking, {buffer.data(), pages * kPageBytes}, (run.first + done) * kPageBytes));
-      at += pages * kPageBytes;
-      done += pages;
-    }
-  }
-  return {};
+  auto runs = TRY(read_table(blocking, file.get(), kPagesMagic, size / kPageBytes, path));
+  const std::uint64_t offset = sizeof(Header) + runs.size() * sizeof(PageRun);
+  return sys::StoredPages{.path = path, .offset = offset, .runs = std::move(runs)};
+}
+
+Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const std::string& path) {
+  return sys::load_pages(blocking, ram, TRY(find_pages(blocking, ram.size(), path)));
 }
 
 namespace {

@@ -60,7 +60,9 @@ Result<std::vector<PageRun>> changed_pages(async::Blocking blocking, const Proce
 // A `working-set` file: runs of pages of a RAM of `size` bytes, without their content.
 Result<> write_runs(async::Blocking blocking, const std::vector<PageRun>& runs, const std::string& path);
 Result<std::vector<PageRun>> read_runs(async::Blocking blocking, std::uint64_t size, const std::string& path);
-// Copies the content of a `pages` file into a stopped VM's RAM. Every bound is checked before any write.
+// Where a `pages` file has what, for a RAM of `size` bytes. Every bound is checked.
+Result<sys::StoredPages> find_pages(async::Blocking blocking, std::uint64_t size, const std::string& path);
+// Copies its content into a stopped VM's RAM.
 Result<> load_pages(async::Blocking blocking, const ProcessMemory& ram, const std::string& path);
 // Writes RAM as one sparse file, zero pages as holes: every present page of a guest that was booted.
 Result<std::uint64_t> write_memory(async::Blocking blocking, const ProcessMemory& ram,

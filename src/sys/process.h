@@ -48,15 +48,17 @@ struct SpawnSpec {
   bool new_session = false;           // setsid: own session and process group
   bool controlling_terminal = false;  // descriptor 0 becomes it; needs new_session
   std::optional<Credentials> credentials;
-  std::optional<Jail> jail;                     // needs root; argv[0], env and cwd are then of the jail
-  bool new_pid_namespace = false;               // the child is its first process, and all die with it
-  bool no_new_privileges = false;               // nothing it executes can gain any
-  bool ignores_sync = false;                    // its fsync() and fdatasync() do nothing; needs root
-  std::string netns;                            // path of a network namespace to enter
+  std::optional<Jail> jail;        // needs root; argv[0], env and cwd are then of the jail
+  bool new_pid_namespace = false;  // and of IPC; the child is its first process, and all die with it
+  bool no_new_privileges = false;  // nothing it executes can gain any
+  bool ignores_sync = false;       // its fsync() and fdatasync() do nothing; needs root
+  std::string netns;               // path of a network namespace to enter
   std::vector<std::string> cgroup_procs_files;  // the child writes its pid to each before exec
   std::optional<int> oom_score_adj;
   std::optional<int> nice;
   std::optional<std::uint64_t> max_open_files;  // soft limit; unset: the parent's
+  std::optional<std::uint64_t> max_core_bytes;  // unset: the parent's
+  std::optional<std::uint64_t> max_file_bytes;  // that it may write files to; unset: the parent's
   // True: when exec fails the child says so on its stderr and exits with 127 (126 if not executable), as a
   // shell does. False: spawn() fails.
   bool exec_failure_exits = false;

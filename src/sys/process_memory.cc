@@ -34,6 +34,7 @@ constexpr std::uint64_t kBitPresent = 1ULL << 63U;
 constexpr std::uint64_t kFrameBits = (1ULL << 55U) - 1;
 constexpr std::size_t kRegionsPerScan = 4096;
 constexpr std::size_t kEntriesPerRead = 16384;
+constexpr std::size_t kCopyBytes = std::size_t{1} << 20U;
 
 Result<> scan(int fd, const MemoryPart& part, std::vector<PageRun>* runs) {
   std::vector<PageRegion> regions(kRegionsPerScan);
@@ -148,6 +149,24 @@ Result<std::vector<PageRun>> private_pages(async::Blocking blocking, const Proce
     TRY(read_pagemap(blocking, fd.get(), part, &runs));
   }
   return runs;
+}
+
+Result<> load_pages(async::Blocking blocking, const ProcessMemory& memory, const StoredPages& pages) {
+  const auto file = TRY(open_file(pages.path, O_RDONLY));
+  const auto access = TRY(MemoryAccess::open(memory, O_WRONLY));
+  std::string buffer(kCopyBytes, '\0');
+  std::uint64_t at = pages.offset;
+  for (const PageRun& run : pages.runs) {
+    const std::uint64_t end = (run.first + run.count) * kPageBytes;
+    for (std::uint64_t to = run.first * kPageBytes; to < end;) {
+      const std::uint64_t size = std::min<std::uint64_t>(buffer.size(), end - to);
+      TRY(pread_all(blocking, file.get(), buffer.data(), size, at));
+      TRY(access.write(blocking, std::string_view(buffer).substr(0, size), to));
+      at += size;
+      to += size;
+    }
+  }
+  return {};
 }
 
 Result<MemoryAccess> MemoryAccess::open(ProcessMemory memory, int flags) {

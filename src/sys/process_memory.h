@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -43,6 +44,15 @@ ProcessMemory own_memory(const void* base, std::uint64_t size);
 // or put there by a userfaultfd. In order, each told once. Uses PAGEMAP_SCAN where the kernel has it (6.7),
 // pagemap otherwise.
 Result<std::vector<PageRun>> private_pages(async::Blocking blocking, const ProcessMemory& memory);
+
+// Content for pages of a range of memory, in a file: that of all the runs, one after the other.
+struct StoredPages {
+  std::string path;
+  std::uint64_t offset = 0;   // of the first run's content in the file, bytes
+  std::vector<PageRun> runs;  // in order, none over another
+};
+// Copies the content into the memory.
+Result<> load_pages(async::Blocking blocking, const ProcessMemory& memory, const StoredPages& pages);
 
 // Reads and writes the memory of another process by offsets of its range, whatever protection its pages have.
 class MemoryAccess {

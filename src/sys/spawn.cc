@@ -190,6 +190,22 @@ const char* ignore_sync() {
   return ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0 ? nullptr : "seccomp";
 }
 
+const char* limit_resources(const SpawnSpec& spec) {
+  if (spec.max_open_files) {
+    rlimit limit{};
+    ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, nullptr, &limit);
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, *spec.max_open_files);
+    ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, nullptr);
+  }
+  const auto limit_to = [](int resource, const std::optional<std::uint64_t>& most) {
+    const rlimit limit{.rlim_cur = most.value_or(0), .rlim_max = most.value_or(0)};
+    return !most || ::syscall(SYS_prlimit64, 0, resource, &limit, nullptr) == 0;
+  };
+  return limit_to(RLIMIT_CORE, spec.max_core_bytes) && limit_to(RLIMIT_FSIZE, spec.max_file_bytes)
+             ? nullptr
+             : "setrlimit";
+}
+
 const char* prepare(const Plan& plan) {
   const SpawnSpec& spec = *plan.spec;
   for (const char* const* path = plan.procs_files; *path != nullptr; ++path) {
@@ -214,12 +230,7 @@ const char* prepare(const Plan& plan) {
     write_self("/proc/self/oom_score_adj", at, static_cast<std::size_t>(digits + sizeof digits - at));
   }
   if (spec.nice) ::syscall(SYS_setpriority, PRIO_PROCESS, 0, *spec.nice);
-  if (spec.max_open_files) {
-    rlimit limit{};
-    ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, nullptr, &limit);
-    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, *spec.max_open_files);
-    ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, nullptr);
-  }
+  if (const char* step = limit_resources(spec)) return step;
   if (spec.jail) {
     if (const char* step = enter_jail(*spec.jail)) return step;
   }
@@ -324,7 +335,7 @@ Result<ChildProcess> clone_child(Plan* plan) {
   {
     const auto guard = child_table::lock();
     const BlockedSignals blocked;
-    const int flags = kCloneFlags | (plan->spec->new_pid_namespace ? CLONE_NEWPID : 0);
+    const int flags = kCloneFlags | (plan->spec->new_pid_namespace ? CLONE_NEWPID | CLONE_NEWIPC : 0);
     pid = ::clone(child_main, stack.top(), flags, plan, &pidfd);
     if (pid < 0) return fail_errno("clone");
     child_table::add(pid);

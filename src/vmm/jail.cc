@@ -5,9 +5,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "sys/file.h"
+#include "vmm/limits.h"
 
 namespace wrenn::vmm {
 namespace {
@@ -47,6 +49,11 @@ Result<> make_jail(async::Blocking blocking, const std::string& root, const VmSp
   if (spec.serial_log.empty()) return {};
   const sys::Fd log = TRY(sys::open_file(spec.serial_log, O_WRONLY | O_CREAT | O_APPEND));
   return add_writable(spec.serial_log, root + kJailConsole, spec);
+}
+
+Result<std::uint64_t> most_file_bytes(const VmSpec& spec) {
+  const std::uint64_t disk = TRY(sys::file_size(spec.overlay.path));
+  return std::max(disk, spec.shape.memory_bytes()) + kOtherFileBytes;
 }
 
 VmSpec spec_in_jail(const VmSpec& spec) {

@@ -25,6 +25,8 @@ inline constexpr const char* kJailConsole = "/console";
 // spec has them. Only overlay and console belong to the VM's user; the others are readable, whatever folder
 // they came from keeps everybody else out.
 Result<> make_jail(async::Blocking blocking, const std::string& root, const VmSpec& spec, Start how);
+// The size that no file may exceed which the monitor writes: disk, console, and at a save its memory.
+Result<std::uint64_t> most_file_bytes(const VmSpec& spec);
 // One more file to read: linked, or copied from another file system.
 Result<> lend_file(async::Blocking blocking, const std::string& source, const std::string& target);
 // `spec` as the monitor sees it.

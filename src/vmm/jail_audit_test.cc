@@ -46,6 +46,15 @@ void audit_privileges(pid_t pid, uid_t uid) {
   }
   EXPECT_EQ(status_field(pid, "NoNewPrivs"), "1");
   EXPECT_THAT(status_field(pid, "NSpid"), testing::EndsWith("\t1")) << "no PID namespace of its own";
+  EXPECT_EQ(status_field(pid, "THP_enabled"), "0") << "a page of zeros may be a written one";
+  const std::string limits = sys::read_file("/proc/" + std::to_string(pid) + "/limits").value_or("");
+  EXPECT_THAT(limits, testing::ContainsRegex("Max core file size +0 +0 "));
+  EXPECT_THAT(limits, testing::ContainsRegex("Max file size +[0-9]+ +[0-9]+ "));
+  char theirs[64] = {};
+  char ours[64] = {};
+  ASSERT_GT(::readlink(("/proc/" + std::to_string(pid) + "/ns/ipc").c_str(), theirs, sizeof theirs - 1), 0);
+  ASSERT_GT(::readlink("/proc/self/ns/ipc", ours, sizeof ours - 1), 0);
+  EXPECT_STRNE(theirs, ours) << "the host's IPC";
   std::printf("audit of %s\n  user and group %s, capabilities %s, no_new_privs %s\n",
               status_field(pid, "Name").c_str(), user.c_str(), status_field(pid, "CapEff").c_str(),
               status_field(pid, "NoNewPrivs").c_str());

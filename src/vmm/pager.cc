@@ -28,6 +28,8 @@ constexpr std::uint64_t kBlockPages = kFaultBytes / sys::kPageBytes;
 constexpr std::chrono::seconds kRecordPeriod{10};
 constexpr std::size_t kMaxWorkingSetPages = 32768;  // 128 MiB
 constexpr std::size_t kEventsPerRead = 16;
+// The kernel maps up to so much around a page of a file that is read, aligned (fault_around_bytes).
+constexpr std::uint64_t kReadAroundBytes = std::uint64_t{64} * 1024;
 
 Result<sys::Fd> make_event() {
   sys::Fd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -39,40 +41,107 @@ void signal_event(const sys::Fd& fd) { (void)::eventfd_write(fd.get(), 1); }
 
 }  // namespace
 
-// ---- MemoryImage
+// ---- FileView
 
-Result<MemoryImage> MemoryImage::map(const std::string& memory_file, std::uint64_t size) {
-  const sys::Fd file = TRY(sys::open_file(memory_file, O_RDONLY));
-  void* base = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
-  if (base == MAP_FAILED) return fail_errno("map " + memory_file);
-  return MemoryImage(static_cast<char*>(base), size);
+Result<FileView> FileView::map(const std::string& path, std::uint64_t size) {
+  const sys::Fd file = TRY(sys::open_file(path, O_RDONLY));
+  if (TRY(sys::file_size(path)) < size) return fail(Code::kDataLoss, path + " is too short");
+  void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
+  if (base == MAP_FAILED) return fail_errno("map " + path);
+  return FileView(static_cast<char*>(base), size);
 }
 
-MemoryImage::MemoryImage(MemoryImage&& other) noexcept
+FileView::FileView(FileView&& other) noexcept
     : base_(std::exchange(other.base_, nullptr)), size_(other.size_) {}
 
-MemoryImage::~MemoryImage() {
+FileView& FileView::operator=(FileView&& other) noexcept {
+  std::swap(base_, other.base_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+FileView::~FileView() {
   if (base_ != nullptr) ::munmap(base_, size_);
 }
 
-void MemoryImage::forget(const sys::PageRun& run) const {
-  ::madvise(base_ + run.first * sys::kPageBytes, run.count * sys::kPageBytes, MADV_DONTNEED);
+// With what the kernel maps around a page that is read.
+void FileView::release(const char* from, std::uint64_t size) const {
+  const std::uint64_t first = static_cast<std::uint64_t>(from - base_) / kReadAroundBytes * kReadAroundBytes;
+  const std::uint64_t behind = static_cast<std::uint64_t>(from - base_) + size;
+  const std::uint64_t end = (behind + kReadAroundBytes - 1) / kReadAroundBytes * kReadAroundBytes;
+  ::madvise(base_ + first, std::min(end, size_) - first, MADV_DONTNEED);
+}
+
+// ---- MemoryImage
+
+Result<MemoryImage> MemoryImage::map(const std::string& memory_file, std::uint64_t size,
+                                     const sys::StoredPages& pages) {
+  MemoryImage image(TRY(FileView::map(memory_file, size)), size);
+  if (pages.runs.empty()) return image;
+  std::uint64_t place = pages.offset;
+  std::uint64_t next = 0;
+  for (const sys::PageRun& run : pages.runs) {
+    if (run.first < next || run.count == 0 || run.first + run.count > size / sys::kPageBytes)
+      return fail(Code::kDataLoss, pages.path + ": pages out of order or outside of the memory");
+    next = run.first + run.count;
+    image.places_.push_back(place);
+    place += run.count * sys::kPageBytes;
+  }
+  image.pages_.emplace(TRY(FileView::map(pages.path, place)));
+  image.runs_ = pages.runs;
+  return image;
+}
+
+void MemoryImage::forget_stored() {
+  pages_.reset();
+  runs_ = {};
+  places_ = {};
+}
+
+Result<> MemoryImage::take_piece(const FileView& file, std::uint64_t at, std::uint64_t size,
+                                 std::uint64_t offset, const Take& take) const {
+  Result<> taken = take(file.at(at), size, offset);
+  file.release(file.at(at), size);
+  return taken;
+}
+
+Result<> MemoryImage::for_each_piece(std::uint64_t offset, std::uint64_t size, const Take& take) const {
+  const std::uint64_t end = offset + size;
+  // The first that ends behind the offset.
+  auto run = std::ranges::upper_bound(runs_, offset, {}, [](const sys::PageRun& each) {
+    return (each.first + each.count) * sys::kPageBytes;
+  });
+  while (offset < end) {
+    const std::uint64_t begins = run == runs_.end() ? end : run->first * sys::kPageBytes;
+    if (offset < begins) {
+      const std::uint64_t piece = std::min(end, begins) - offset;
+      TRY(take_piece(memory_, offset, piece, offset, take));
+      offset += piece;
+      continue;
+    }
+    const std::uint64_t place = places_[static_cast<std::size_t>(run - runs_.begin())];
+    const std::uint64_t piece = std::min(end, begins + run->count * sys::kPageBytes) - offset;
+    TRY(take_piece(*pages_, place + offset - begins, piece, offset, take));
+    offset += piece;
+    ++run;
+  }
+  return {};
 }
 
 // ---- Pager
 
-Pager::Pager(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image, PagerPlan plan)
+Pager::Pager(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image, std::vector<sys::PageRun> prefetch)
     : fault_fd_(std::move(fault_fd)),
       ram_(std::move(ram)),
       image_(std::move(image)),
-      plan_(std::move(plan)) {}
+      prefetch_(std::move(prefetch)) {}
 
 Result<std::unique_ptr<Pager>> Pager::start(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image,
-                                            PagerPlan plan) {
+                                            std::vector<sys::PageRun> prefetch) {
   if (ram.size() != image.size()) return fail(Code::kInternal, "the VM's memory has another size");
   TRY(sys::set_nonblocking(fault_fd.get()));
   std::unique_ptr<Pager> pager(
-      new Pager(std::move(fault_fd), std::move(ram), std::move(image), std::move(plan)));
+      new Pager(std::move(fault_fd), std::move(ram), std::move(image), std::move(prefetch)));
   pager->stop_ = TRY(make_event());
   pager->filled_ = TRY(make_event());
   pager->thread_ = std::jthread([self = pager.get()] { self->run(); });
@@ -118,16 +187,13 @@ Result<> Pager::bring_in(const sys::PageRun& run) {
 }
 
 Result<> Pager::fill() {
-  for (const sys::PageRun& run : plan_.first) {
-    TRY(bring_in(run));
-    image_.forget(run);
-  }
-  plan_.first = {};
+  for (const sys::PageRun& run : image_.stored()) TRY(bring_in(run));
+  image_.forget_stored();
   return {};
 }
 
 Result<> Pager::prefetch() {
-  for (const sys::PageRun& run : plan_.prefetch) {
+  for (const sys::PageRun& run : prefetch_) {
     pollfd stopped{.fd = stop_.get(), .events = POLLIN, .revents = 0};
     if (::poll(&stopped, 1, 0) != 0) return {};
     TRY(bring_in(run));
@@ -138,7 +204,7 @@ Result<> Pager::prefetch() {
 void Pager::record(std::uint64_t block) {
   const std::lock_guard guard(mutex_);
   if (asked_.size() >= kMaxWorkingSetPages / kBlockPages) return;
-  if (plan_.first.empty() && std::chrono::steady_clock::now() < record_until_) asked_.push_back(block);
+  if (std::chrono::steady_clock::now() < record_until_) asked_.push_back(block);
 }
 
 std::vector<sys::PageRun> Pager::working_set() const {
@@ -147,7 +213,7 @@ std::vector<sys::PageRun> Pager::working_set() const {
     const std::lock_guard guard(mutex_);
     blocks = asked_;
   }
-  for (const sys::PageRun& run : plan_.prefetch) {
+  for (const sys::PageRun& run : prefetch_) {
     for (std::uint64_t page = run.first; page < run.first + run.count; page += kBlockPages)
       blocks.push_back(page / kBlockPages);
   }
@@ -204,7 +270,11 @@ Result<> Pager::copy(std::uint64_t offset, std::uint64_t size) {
   for (const sys::MemoryPart& part : ram_.parts) {
     const std::uint64_t begin = std::max(offset, part.offset);
     const std::uint64_t end = std::min(offset + size, part.offset + part.size);
-    if (begin < end) TRY(copy_into(part.address + begin - part.offset, image_.at(begin), end - begin));
+    if (begin >= end) continue;
+    TRY(image_.for_each_piece(begin, end - begin,
+                              [&](const char* from, std::uint64_t bytes, std::uint64_t at) {
+                                return copy_into(part.address + at - part.offset, from, bytes);
+                              }));
   }
   return {};
 }

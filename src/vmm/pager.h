@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,46 +17,67 @@
 // Loading a VM's memory on demand: its monitor leaves page faults to us (userfaultfd).
 namespace wrenn::vmm {
 
-// The content of a VM's memory, mapped privately into this process.
-class MemoryImage {
+// A file mapped to be read. Only the kernel reads it, for a pager: so bytes that cannot be had make a call
+// fail, and nobody gets a signal.
+class FileView {
  public:
-  static Result<MemoryImage> map(const std::string& memory_file, std::uint64_t size);
-  MemoryImage(MemoryImage&& other) noexcept;
-  MemoryImage& operator=(MemoryImage&&) = delete;
-  ~MemoryImage();
-  sys::ProcessMemory memory() const { return sys::own_memory(base_, size_); }
-  std::uint64_t size() const { return size_; }
+  // At least `size` bytes long.
+  static Result<FileView> map(const std::string& path, std::uint64_t size);
+  FileView(FileView&& other) noexcept;
+  FileView& operator=(FileView&& other) noexcept;
+  ~FileView();
   const char* at(std::uint64_t offset) const { return base_ + offset; }
-  // Forgets what was written over the file's content in these pages.
-  void forget(const sys::PageRun& run) const;
+  // Gives up what this process holds of these bytes, which can be read again.
+  void release(const char* from, std::uint64_t size) const;
 
  private:
-  MemoryImage(char* base, std::uint64_t size) : base_(base), size_(size) {}
+  FileView(char* base, std::uint64_t size) : base_(base), size_(size) {}
   char* base_;
   std::uint64_t size_;
 };
 
-struct PagerPlan {
-  std::vector<sys::PageRun> first;     // copied into the VM before it runs, then forgotten in the image
-  std::vector<sys::PageRun> prefetch;  // copied next, beside the running VM
+// The content of a VM's memory: a memory file, and the pages of a snapshot over it. It takes no memory of
+// this process, however much of it is read.
+class MemoryImage {
+ public:
+  static Result<MemoryImage> map(const std::string& memory_file, std::uint64_t size,
+                                 const sys::StoredPages& pages = {});
+  std::uint64_t size() const { return size_; }
+  // The pages of the snapshot.
+  const std::vector<sys::PageRun>& stored() const { return runs_; }
+  // From here on the memory file alone is served; the pages' file may be removed, and is then really gone.
+  void forget_stored();
+  // Calls `take(from, size, offset)` for each piece of [offset, offset + size) that lies in one place.
+  using Take = std::function<Result<>(const char* from, std::uint64_t size, std::uint64_t offset)>;
+  Result<> for_each_piece(std::uint64_t offset, std::uint64_t size, const Take& take) const;
+
+ private:
+  MemoryImage(FileView memory, std::uint64_t size) : memory_(std::move(memory)), size_(size) {}
+  Result<> take_piece(const FileView& file, std::uint64_t at, std::uint64_t size, std::uint64_t offset,
+                      const Take& take) const;
+  FileView memory_;
+  std::uint64_t size_;
+  std::optional<FileView> pages_;
+  std::vector<sys::PageRun> runs_;
+  std::vector<std::uint64_t> places_;  // of each run's content in pages_
 };
 
 // Serves one VM's faults by a thread of its own, until destroyed. While nobody serves, the VM waits.
 class Pager {
  public:
   // `fault_fd`: the userfaultfd of the VM whose memory is `ram`. Faults are served from `image` from the
-  // start.
+  // start. Its stored pages are copied first, before the VM runs; then, beside the running VM, `prefetch`.
   static Result<std::unique_ptr<Pager>> start(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image,
-                                              PagerPlan plan);
+                                              std::vector<sys::PageRun> prefetch);
   ~Pager();
-  // Waits until the first runs are in place; kInternal if they cannot be.
+  // Waits until the stored pages are in place; kInternal if they cannot be.
   Task<> wait_filled();
-  // What was asked for in the ten seconds after the first runs were in place, and what was prefetched; at
+  // What was asked for in the ten seconds after the stored pages were in place, and what was prefetched; at
   // most 128 MiB.
   std::vector<sys::PageRun> working_set() const;
 
  private:
-  Pager(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image, PagerPlan plan);
+  Pager(sys::Fd fault_fd, sys::ProcessMemory ram, MemoryImage image, std::vector<sys::PageRun> prefetch);
   void run();
   Result<> serve();
   Result<> bring_in(const sys::PageRun& run);
@@ -71,13 +93,13 @@ class Pager {
   sys::Fd fault_fd_;
   sys::ProcessMemory ram_;
   MemoryImage image_;
-  PagerPlan plan_;
+  std::vector<sys::PageRun> prefetch_;
   std::deque<std::uint64_t> waiting_;  // addresses that the VM waits for
   mutable std::mutex mutex_;
-  std::vector<std::uint64_t> asked_;  // blocks of kFaultBytes, by mutex_
-  std::chrono::steady_clock::time_point record_until_;
-  sys::Fd stop_;    // eventfd
-  sys::Fd filled_;  // eventfd
+  std::vector<std::uint64_t> asked_;                    // blocks of kFaultBytes, by mutex_
+  std::chrono::steady_clock::time_point record_until_;  // long past until the stored pages are in place
+  sys::Fd stop_;                                        // eventfd
+  sys::Fd filled_;                                      // eventfd
   Result<> fill_result_;
   std::jthread thread_;
 };

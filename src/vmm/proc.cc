@@ -108,6 +108,17 @@ Result<VmStats> read_stats(pid_t pid) {
   return VmStats{.cpu_time_us = ticks * 1'000'000 / ticks_per_second, .rss_bytes = resident * page_bytes};
 }
 
+// "  tap0: BYTES PACKETS ... 8 numbers received, then BYTES PACKETS ... sent".
+std::uint64_t packets_sent(std::string_view net_dev, std::string_view interface) {
+  constexpr int kFieldsBefore = 9;
+  const auto at = net_dev.find(fmt::format(" {}:", interface));
+  if (at == std::string_view::npos) return 0;
+  std::string_view line = net_dev.substr(net_dev.find(':', at) + 1);
+  line = line.substr(0, line.find('\n'));
+  for (int field = 0; field < kFieldsBefore; ++field) take_word(line);
+  return to_number(take_word(line), 10).value_or(0);
+}
+
 TscClock::TscClock() : first_(take()) {}
 
 // The reading with the least time around it: the others were interrupted.

@@ -25,6 +25,10 @@ Result<sys::ProcessMemory> find_ram(std::string_view maps, pid_t pid, std::uint6
 // CPU time and resident memory from /proc. kNotFound when the process is gone.
 Result<VmStats> read_stats(pid_t pid);
 
+// How many packets the network has handed to `interface`, from the text of /proc/PID/net/dev: of a TAP, those
+// that its program has read. 0 when there is none.
+std::uint64_t packets_sent(std::string_view net_dev, std::string_view interface);
+
 // Measures how fast the processor's time stamp counter runs, which is what an emulated guest sees as its own.
 class TscClock {
  public:

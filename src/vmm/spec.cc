@@ -53,4 +53,14 @@ Result<> check_memory_file(const VmSpec& spec) {
                   .with_reason("snapshot_corrupt"));
 }
 
+// Pages are of 4 KiB (VmProcess sees to that), and what describes one takes 8 bytes: RAM / 512 for the
+// monitor's page tables, as much under KVM for the guest's (EPT or NPT), as much for KVM's map back from them
+// where guests run guests, and as much to spare. A disk thread that ends is counted for a moment beside the
+// one that takes its place.
+Footprint footprint_of(const Shape& shape) {
+  const std::uint64_t ram = shape.memory_bytes();
+  return {.memory_bytes = ram + ram / kRamPerTableByte + kMonitorBytes,
+          .threads = static_cast<std::uint64_t>(shape.vcpus + 2 * kDiskThreads + kOtherThreads)};
+}
+
 }  // namespace wrenn::vmm

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +20,8 @@ namespace {
 
 constexpr std::size_t kTailBytes = 2000;
 constexpr std::size_t kMaxMapsBytes = std::size_t{4} * 1024 * 1024;
+// PR_SET_MEMORY_MERGE of linux/prctl.h of kernel 6.4; Debian 12's headers are older.
+constexpr int kSetMemoryMerge = 67;
 // The kernel should take a VM before the agent when memory runs out.
 constexpr int kOomScoreAdj = 500;
 
@@ -31,6 +34,15 @@ Result<sys::Fd> make_log() {
   if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
     return fail_errno("seal log");
   return fd;
+}
+
+// For this process and, by inheritance, for monitors. Of huge pages and merged ones the kernel makes pages of
+// zeros, which would then look as if the guest had never written them; page tables would be of another size
+// than footprint_of has them; and an emulator's translation cache would take whole huge pages for little
+// code.
+void use_small_pages() {
+  ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  ::prctl(kSetMemoryMerge, 0, 0, 0, 0);
 }
 
 }  // namespace
@@ -48,6 +60,8 @@ Result<VmProcess> VmProcess::start(sys::SpawnSpec spec) {
   spec.new_pid_namespace = true;
   spec.no_new_privileges = true;
   spec.oom_score_adj = kOomScoreAdj;
+  spec.max_core_bytes = 0;
+  use_small_pages();
   sys::ChildProcess child = TRY(sys::spawn(spec));
   // A child cannot be recycled before it is reaped, so both answers are about it.
   ProcessIdentity identity{.pid = child.pid(), .start_time = 0};
@@ -85,6 +99,23 @@ Task<> VmProcess::wait_gone() {
   if (child_) CO_TRY(child_->try_wait());
   co_return Result<>{};
 }
+
+Task<> VmProcess::hold() {
+  CO_TRY(sys::signal_pidfd(pidfd_.get(), SIGSTOP));
+  co_return co_await async::with_timeout(wait_held(), kCommandLimit,
+                                         fmt::format("stopping VM process {}", identity_.pid));
+}
+
+// The first thread is the one that serves a monitor's devices; a vCPU's touches them for its guest only.
+Task<> VmProcess::wait_held() {
+  while (true) {
+    const std::string stat = CO_TRY(sys::read_file(fmt::format("/proc/{}/stat", identity_.pid)));
+    if (stat.find(") T ") != std::string::npos) co_return Result<>{};
+    CO_TRY(co_await async::sleep_for(Milliseconds(1)));
+  }
+}
+
+void VmProcess::go_on() const { (void)sys::signal_pidfd(pidfd_.get(), SIGCONT); }
 
 Task<> VmProcess::kill() {
   killed_ = true;

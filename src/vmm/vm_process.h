@@ -13,8 +13,9 @@ namespace wrenn::vmm {
 // sealed memory file: bounded, there after the agent's end, and readable through /proc by the next one.
 class VmProcess {
  public:
-  // Starts it in a session and a PID namespace of its own, without a way to privileges, first to go when
-  // memory runs out; its standard output and error are the log unless spec.stdout_fd is set.
+  // Starts it in a session and a PID namespace of its own, without a way to privileges or to leave its
+  // memory in a core file, first to go when memory runs out; its pages are of 4 KiB. Its standard output and
+  // error are the log unless spec.stdout_fd is set.
   static Result<VmProcess> start(sys::SpawnSpec spec);
   // kNotFound when the process is gone or its number is another's.
   static Result<VmProcess> adopt(ProcessIdentity identity);
@@ -22,6 +23,9 @@ class VmProcess {
   const ProcessIdentity& identity() const { return identity_; }
   int pidfd() const { return pidfd_.get(); }
   bool alive() const;
+  // Stops the process where it stands until go_on(); it may be killed meanwhile. kDeadlineExceeded.
+  Task<> hold();
+  void go_on() const;
   // See Vm.
   Task<> kill();
   Task<> wait_exit();
@@ -40,6 +44,7 @@ class VmProcess {
  private:
   VmProcess(ProcessIdentity identity, sys::Fd pidfd, std::optional<sys::ChildProcess> child, sys::Fd log);
   Task<> wait_gone();
+  Task<> wait_held();
 
   ProcessIdentity identity_;
   sys::Fd pidfd_;

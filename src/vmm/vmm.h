@@ -3,7 +3,6 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,17 +12,17 @@
 #include "sys/process_memory.h"
 
 // A virtual machine monitor driving one VM. Two drivers: vmm/qemu and vmm/firecracker. Calls on one Vm are
-// made one at a time by its sandbox's actor.
+// made one at a time by its sandbox's actor, but for stats(), which may come at any time.
 namespace wrenn::vmm {
 
 // Everything that shapes a VM's memory image; a snapshot made under one shape loads only under the same.
 struct Shape {
-  std::string driver;   // "qemu" or "firecracker"
-  std::string accel;    // "kvm" or "tcg"
-  std::string version;  // of the VMM binary, "7.2.22"
-  std::string cpu_model;
-  int vcpus = 1;         // 1..32
-  int memory_mib = 512;  // 128..65536
+  std::string driver;     // "qemu" or "firecracker"
+  std::string accel;      // "kvm" or "tcg"
+  std::string version;    // of the VMM binary, "7.2.22"
+  std::string cpu_model;  // that guests see, with the host's own where that is what they get (KVM)
+  int vcpus = 1;          // 1..32
+  int memory_mib = 512;   // 128..65536
   std::uint64_t memory_bytes() const { return static_cast<std::uint64_t>(memory_mib) << 20U; }
 };
 
@@ -74,6 +73,15 @@ Result<> check_same_machine(const Shape& wanted, const Shape& ours);
 // kDataLoss unless the memory file is as big as the shape says.
 Result<> check_memory_file(const VmSpec& spec);
 
+// What the monitor of a VM may take of its host at most. Its cgroup must not allow less, or else a guest
+// could end its own VM: the kernel kills a monitor that gets too big, and QEMU aborts when it cannot start a
+// thread.
+struct Footprint {
+  std::uint64_t memory_bytes = 0;  // the guest's RAM included
+  std::uint64_t threads = 0;
+};
+Footprint footprint_of(const Shape& shape);
+
 // Kernel arguments every guest should boot with (VmSpec::kernel_args).
 std::string default_kernel_args();
 
@@ -122,14 +130,12 @@ class Vm {
   virtual Task<VmStats> stats() = 0;
 };
 
-using FillMemory = std::function<Task<>(sys::ProcessMemory)>;
-
 // What a load starts from, besides the disks and VmSpec::memory_file.
 struct SavedState {
   std::string device_state;  // path
-  // Changes the RAM before the devices load, if given: device state refers to what RAM holds (virtio rings),
-  // so the pages a snapshot adds to the memory file must be there first.
-  FillMemory fill;
+  // What the snapshot adds to the memory file; path empty: nothing. It is in place before the devices load,
+  // whose state refers to what RAM holds (virtio rings).
+  sys::StoredPages pages;
   // Pages of the memory file that will be needed soon; brought in beside the running guest where memory is
   // loaded on demand.
   std::vector<sys::PageRun> prefetch;

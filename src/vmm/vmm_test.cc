@@ -14,6 +14,7 @@
 #include "vmm/firecracker/firecracker_driver.h"
 #include "vmm/firecracker/memory_layout.h"
 #include "vmm/firecracker/metrics.h"
+#include "vmm/limits.h"
 #include "vmm/proc.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/qmp.h"
@@ -86,6 +87,19 @@ TEST(ReadStats, ShowsThisProcessAndNoOther) {
   EXPECT_FALSE(read_stats(0x7ffffffe));
 }
 
+TEST(PacketsSent, AreCountedByInterface) {
+  constexpr std::string_view kText =
+      "Inter-|   Receive                                                |  Transmit\n"
+      " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop\n"
+      "  eth0:    1  2    0    0    0     0          0         0     3       4    0    0    0     0       0\n"
+      "  tap0: 9000 12    0    0    0     0          0         0  1234      56    0    0    0     0       "
+      "0\n";
+  EXPECT_EQ(packets_sent(kText, "tap0"), 56U);
+  EXPECT_EQ(packets_sent(kText, "eth0"), 4U);
+  EXPECT_EQ(packets_sent(kText, "tap"), 0U);
+  EXPECT_EQ(packets_sent("", "tap0"), 0U);
+}
+
 TEST(TscClock, MeasuresAPlausibleSpeed) {
   async::Loop loop(1);
   std::uint64_t khz = 0;
@@ -116,6 +130,17 @@ TEST(CommandLine, LimitsDisks) {
   spec.limits.disk_bytes_per_sec = 1000;
   EXPECT_THAT(qemu::command_line(spec, Start::kBoot, 0),
               Contains(HasSubstr("throttling.bps-total=1000,throttling.bps-total-max=1000,file=/over")));
+}
+
+TEST(Footprint, HoldsWhatTheMonitorStarts) {
+  Shape shape{.vcpus = 32, .memory_mib = 65536};
+  const Footprint big = footprint_of(shape);
+  // Main thread, RCU's, a vCPU's each, the pool's as they end and as others begin.
+  EXPECT_GE(big.threads, 2U + 32 + 2 * kDiskThreads);
+  // Page tables of the process, of the guest and back: 8 bytes a page each.
+  EXPECT_GE(big.memory_bytes, shape.memory_bytes() + 3 * shape.memory_bytes() / 512 + 256 * kMiB);
+  EXPECT_THAT(qemu::command_line(small_vm(), Start::kBoot, 0),
+              Contains(HasSubstr("thread-pool-max=" + std::to_string(kDiskThreads))));
 }
 
 TEST(CommandLine, LoadsPausedWithTheSameDevicesAsBoot) {
@@ -224,7 +249,7 @@ TEST(Firecracker, IsRefusedByItsVersion) {
   ASSERT_TRUE(folder);
   const std::string program = folder->path() + "/firecracker";
   async::Loop loop(1);
-  for (const auto& [printed, reason] : {std::pair{"Firecracker v1.7.9", "firecracker_refused"},
+  for (const auto& [printed, reason] : {std::pair{"Firecracker v1.11.9", "firecracker_refused"},
                                         std::pair{"Firecracker v1.14.3", "firecracker_refused"},
                                         std::pair{"Firecracker", "firecracker_missing"}}) {
     ASSERT_TRUE(sys::write_file(kBlocking, program, std::string("#!/bin/sh\necho ") + printed + "\n", 0755));
@@ -232,13 +257,6 @@ TEST(Firecracker, IsRefusedByItsVersion) {
     ASSERT_FALSE(made) << printed;
     EXPECT_EQ(made.error().reason(), reason) << printed;
   }
-}
-
-TEST(Firecracker, NamesTheProcessor) {
-  EXPECT_EQ(firecracker::cpu_identity("vendor_id\t: AuthenticAMD\ncpu family\t: 23\nmodel\t\t: 1\n"
-                                      "model name\t: EPYC\nstepping\t: 2\n"),
-            "AuthenticAMD 23/1/2");
-  EXPECT_EQ(firecracker::cpu_identity(""), "unknown unknown/unknown/unknown");
 }
 
 constexpr std::uint64_t kGiB = 1024 * kMiB;
@@ -263,6 +281,18 @@ TEST(FirecrackerMemory, IsAsItsMessageSays) {
         R"([{"base_host_virt_addr":4096,"size":268435455,"offset":0}])"}) {
     EXPECT_FALSE(firecracker::parse_mappings(text, 7, 256 * kMiB)) << text;
   }
+}
+
+TEST(FirecrackerMemory, IsRememberedAsItWasFound) {
+  const sys::ProcessMemory memory{.pid = 7,
+                                  .parts = {{.offset = 0, .size = 3 * kGiB, .address = 0x7f10'0000'0000},
+                                            {.offset = 3 * kGiB, .size = kGiB, .address = 0x7f00'0000'0000}}};
+  const auto again = firecracker::parse_mappings(firecracker::mappings_text(memory), 7, 4 * kGiB);
+  ASSERT_TRUE(again) << again.error().to_string();
+  ASSERT_EQ(again->parts.size(), 2U);
+  EXPECT_EQ(again->parts[0].address, 0x7f10'0000'0000U);
+  EXPECT_EQ(again->parts[1].address, 0x7f00'0000'0000U);
+  EXPECT_EQ(again->parts[1].offset, 3 * kGiB);
 }
 
 TEST(FirecrackerMemory, IsFoundThroughWhatTheGuestGaveBack) {

@@ -1,4 +1,5 @@
 """Clients and commands that overdo it: typed errors, bounded memory, neighbours that notice nothing."""
+import os
 import socket
 import struct
 import threading
@@ -104,6 +105,53 @@ def test_a_thousand_processes(api, shared, neighbour):
     api.shell(shared, "pkill -x sleep")
     wait.until(lambda: len(api.expect(200, "GET", f"/v1/sandboxes/{shared}/processes").json()["processes"]) < 5, 60,
                "the end of the thousand")
+
+
+# Reads the base disk past the page cache, 128 places by one system call (io_submit), again and again.
+READER = """
+import ctypes, mmap, os, random, struct
+call = ctypes.CDLL(None).syscall
+disk = os.open("/dev/vda", os.O_RDONLY | os.O_DIRECT)
+size = 32768
+places = os.lseek(disk, 0, os.SEEK_END) // size
+memory = mmap.mmap(-1, 128 * size)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+context = ctypes.c_ulong()
+assert call(206, 128, ctypes.byref(context)) == 0
+done = 0
+for turn in range(60):
+    requests = [ctypes.create_string_buffer(struct.pack("<QIIHhIQQqQII", number, 0, 0, 0, 0, disk, address + number * size,
+                                                        size, random.randrange(places) * size, 0, 0, 0), 64)
+                for number in range(128)]
+    pointers = (ctypes.c_void_p * 128)(*map(ctypes.addressof, requests))
+    begun = call(209, context, ctypes.c_long(128), pointers)
+    events = ctypes.create_string_buffer(128 * 32)
+    done += call(208, context, ctypes.c_long(begun), ctypes.c_long(begun), events, None)
+print(done)
+"""
+
+
+def test_a_guest_with_many_disk_requests_at_a_time_lives(api, system, make):
+    """QEMU meets each request with a thread, beside one for each vCPU."""
+    sandbox_id = make(vcpus=16)
+    pid = system.vm_pid(sandbox_id)
+    ended = threading.Event()
+
+    def forget():
+        """The host's disk is asked, not its page cache, so that requests wait beside each other."""
+        with open(f"{system.images}/minimal/rootfs.ext4", "rb") as image:
+            while not ended.wait(0.0005):
+                os.posix_fadvise(image.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    forgetter = threading.Thread(target=forget)
+    forgetter.start()
+    try:
+        answer = api.exec_raw(sandbox_id, "python3", ["-c", READER], timeout_sec=120)
+    finally:
+        ended.set()
+        forgetter.join()
+    assert answer.status_code == 200 and answer.json()["stdout"] == "7680\n", answer.text
+    assert system.vm_pid(sandbox_id) == pid
 
 
 def test_arguments_and_environment_that_are_too_long(api, system, shared):

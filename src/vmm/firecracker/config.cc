@@ -4,7 +4,6 @@
 
 #include <boost/json.hpp>
 
-#include "base/bytes.h"
 #include "vmm/jail.h"
 
 namespace wrenn::vmm::firecracker {
@@ -46,24 +45,7 @@ json::object drive(const char* id, const DiskSpec& disk, const DeviceLimits& lim
           {"cache_type", "Unsafe"}};
 }
 
-std::string_view cpuinfo_value(std::string_view cpuinfo, std::string_view name) {
-  while (!cpuinfo.empty()) {
-    const auto eol = cpuinfo.find('\n');
-    const std::string_view line = cpuinfo.substr(0, eol);
-    cpuinfo = eol == std::string_view::npos ? std::string_view{} : cpuinfo.substr(eol + 1);
-    const auto colon = line.find(':');
-    if (colon != std::string_view::npos && trim(line.substr(0, colon)) == name)
-      return trim(line.substr(colon + 1));
-  }
-  return "unknown";
-}
-
 }  // namespace
-
-std::string cpu_identity(std::string_view cpuinfo) {
-  return fmt::format("{} {}/{}/{}", cpuinfo_value(cpuinfo, "vendor_id"), cpuinfo_value(cpuinfo, "cpu family"),
-                     cpuinfo_value(cpuinfo, "model"), cpuinfo_value(cpuinfo, "stepping"));
-}
 
 std::string kernel_args(const VmSpec& spec) {
   std::string args = spec.kernel_args + " pci=off i8042.noaux i8042.nomux i8042.dumbkbd";

@@ -11,9 +11,6 @@
 
 namespace wrenn::vmm::firecracker {
 
-// "AuthenticAMD 23/1/2": what a snapshot's processor state fits, from the text of /proc/cpuinfo.
-std::string cpu_identity(std::string_view cpuinfo);
-
 // The machine as a configuration file; `spec`'s paths are the jail's.
 boost::json::object machine_config(const VmSpec& spec);
 // The PATCHes, target and body, that put `spec.limits` in force on a loaded VM, whose snapshot has its own.

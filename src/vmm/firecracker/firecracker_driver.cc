@@ -9,6 +9,7 @@
 #include "sys/file.h"
 #include "vmm/jail.h"
 #include "vmm/limits.h"
+#include "vmm/processor.h"
 
 namespace wrenn::vmm::firecracker {
 namespace {
@@ -67,7 +68,7 @@ Result<std::shared_ptr<FirecrackerDriver>> FirecrackerDriver::make(async::Blocki
   shape.driver = "firecracker";
   shape.accel = "kvm";
   shape.version = version.text();
-  shape.cpu_model = cpu_identity(TRY(sys::read_file("/proc/cpuinfo")));
+  shape.cpu_model = processor_identity();
   return std::shared_ptr<FirecrackerDriver>(new FirecrackerDriver(
       std::move(executor), pool, std::move(binary), std::move(jailer), version, std::move(shape)));
 }
@@ -110,6 +111,7 @@ Result<VmProcess> FirecrackerDriver::spawn(async::Blocking blocking, const VmSpe
   }
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
+  process.max_file_bytes = TRY(most_file_bytes(spec));
   return VmProcess::start(std::move(process));
 }
 
@@ -122,7 +124,8 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, SavedState from)
   auto vm = std::make_shared<FirecrackerVm>(executor_, pool_, std::move(spec), std::move(process));
   auto ready = vm->open_metrics();
   if (ready) ready = co_await vm->connect(kStartLimit);
-  if (ready && !from.device_state.empty()) ready = co_await vm->load_state(version_, std::move(from));
+  const bool loads = !from.device_state.empty();
+  if (ready) ready = co_await (loads ? vm->load_state(version_, std::move(from)) : vm->remember_memory());
   if (!ready) CO_TRY(co_await vm->give_up(std::move(ready).error()));
   co_return vm;
 }
@@ -130,6 +133,7 @@ Task<std::shared_ptr<Vm>> FirecrackerDriver::start(VmSpec spec, SavedState from)
 Task<std::shared_ptr<Vm>> FirecrackerDriver::adopt(VmSpec spec, ProcessIdentity process) {
   auto vm =
       std::make_shared<FirecrackerVm>(executor_, pool_, std::move(spec), CO_TRY(VmProcess::adopt(process)));
+  vm->go_on();
   // First, since its monitor may be waiting for a page too.
   CO_TRY(co_await vm->adopt_memory());
   if (const Result<> opened = vm->open_metrics(); !opened) log::warn("{}", opened.error().to_string());

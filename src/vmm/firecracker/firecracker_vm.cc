@@ -1,5 +1,6 @@
 #include "vmm/firecracker/firecracker_vm.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -7,6 +8,7 @@
 #include "vmm/firecracker/memory_layout.h"
 #include "vmm/jail.h"
 #include "vmm/limits.h"
+#include "vmm/proc.h"
 
 namespace wrenn::vmm::firecracker {
 namespace {
@@ -15,6 +17,8 @@ namespace {
 constexpr const char* kSavedMemory = "/saved-memory";
 constexpr const char* kPagerSocket = "/pager.sock";
 constexpr const char* kMappingsFile = "/memory-mappings.json";
+// Each after a packet that came in the very moment after the one before.
+constexpr int kSaveTries = 10;
 constexpr Milliseconds kBalloonPoll{5};
 // A balloon that has not grown for so long has all that the guest gives. The first step takes longest.
 constexpr Milliseconds kBalloonPatience{500};
@@ -39,6 +43,7 @@ Task<> FirecrackerVm::connect(Milliseconds limit) {
 Task<> FirecrackerVm::command(std::string method, std::string target, boost::json::object body,
                               Milliseconds limit) {
   if (!alive()) co_return fail(process_.exit_error());
+  if (std::exchange(held_, false)) process_.go_on();
   Result<> done = co_await api_.request(std::move(method), std::move(target), std::move(body), limit);
   if (!done && done.error().code() == Code::kUnavailable && !alive()) co_return fail(process_.exit_error());
   co_return done;
@@ -52,37 +57,32 @@ Task<> FirecrackerVm::load_state(model::Version version, SavedState from) {
 }
 
 Task<> FirecrackerVm::load_memory(model::Version version, SavedState from) {
-  if (from.fill) co_return co_await load_on_demand(version, std::move(from));
-  co_return co_await command("PUT", "/snapshot/load", load_request(version, "File", kJailMemory),
-                             kDiskCommandLimit);
+  if (!from.pages.path.empty()) co_return co_await load_on_demand(version, std::move(from));
+  CO_TRY(co_await command("PUT", "/snapshot/load", load_request(version, "File", kJailMemory),
+                          kDiskCommandLimit));
+  co_return co_await remember_memory();
 }
 
 Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
-  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, spec_.shape.memory_bytes()));
-  CO_TRY(co_await from.fill(image.memory()));
-  PagerPlan plan;
-  plan.first = CO_TRY(co_await async::offload(*pool_, [memory = image.memory()](async::Blocking blocking) {
-    return sys::private_pages(blocking, memory);
-  }));
-  plan.prefetch = std::move(from.prefetch);
+  MemoryImage image = CO_TRY(MemoryImage::map(spec_.memory_file, spec_.shape.memory_bytes(), from.pages));
   const std::string path = jail_path(spec_) + kPagerSocket;
   const sys::Fd listener = CO_TRY(sys::listen_unix(path));
   CO_TRY(own(path, spec_));
 
   // Firecracker sends its memory's whereabouts in the middle of the load, which then waits for pages.
   std::optional<Result<Handover>> handover;
-  auto take_over = [](int socket, FirecrackerVm* self, MemoryImage image, PagerPlan plan,
+  auto take_over = [](int socket, FirecrackerVm* self, MemoryImage image, std::vector<sys::PageRun> prefetch,
                       std::optional<Result<Handover>>* out) -> Task<> {
     *out = co_await receive_handover(socket);
     if (!**out) co_return Result<>{};
-    auto pager = co_await self->start_pager(std::move(***out), std::move(image), std::move(plan));
+    auto pager = co_await self->start_pager(std::move(***out), std::move(image), std::move(prefetch));
     if (pager) self->pager_ = std::move(*pager);
     if (!pager) *out = std::unexpected(std::move(pager).error());
     co_return Result<>{};
   };
   async::Nursery nursery(co_await asio::this_coro::executor);
   nursery.spawn("memory handover",
-                take_over(listener.get(), this, std::move(image), std::move(plan), &handover));
+                take_over(listener.get(), this, std::move(image), std::move(from.prefetch), &handover));
   const Result<> loaded = co_await command("PUT", "/snapshot/load",
                                            load_request(version, "Uffd", kPagerSocket), kDiskCommandLimit);
   co_await nursery.cancel_and_join();
@@ -96,14 +96,14 @@ Task<> FirecrackerVm::load_on_demand(model::Version version, SavedState from) {
 }
 
 Task<std::unique_ptr<Pager>> FirecrackerVm::start_pager(Handover handover, MemoryImage image,
-                                                        PagerPlan plan) {
+                                                        std::vector<sys::PageRun> prefetch) {
   auto ram = CO_TRY(parse_mappings(handover.mappings, process().pid, spec_.shape.memory_bytes()));
   // For the next agent: nobody but Firecracker can tell.
   CO_TRY(co_await async::offload(
       *pool_, [path = spec_.run_dir + kMappingsFile, text = handover.mappings](async::Blocking blocking) {
         return sys::write_file_atomic(blocking, path, text, 0600);
       }));
-  co_return Pager::start(std::move(handover.fault_fd), std::move(ram), std::move(image), std::move(plan));
+  co_return Pager::start(std::move(handover.fault_fd), std::move(ram), std::move(image), std::move(prefetch));
 }
 
 Task<> FirecrackerVm::adopt_memory() {
@@ -164,8 +164,31 @@ Task<int> FirecrackerVm::balloon_size() {
   co_return static_cast<int>(actual->get_int64());
 }
 
+// Also while its VM is paused Firecracker takes packets from the TAP and puts them into the guest's memory,
+// of which the device state must know. So after the save it stands still until its next command; and where it
+// took a packet in between, which is short, the save is made again.
 Task<> FirecrackerVm::save_device_state(std::string path) {
   if (sys::exists(path)) co_return fail(Code::kAlreadyExists, path + " exists already");
+  for (int tries = 1; tries <= kSaveTries; ++tries) {
+    const std::uint64_t before = CO_TRY(packets_taken());
+    CO_TRY(co_await save_once());
+    held_ = true;
+    CO_TRY(co_await process_.hold());
+    if (CO_TRY(packets_taken()) != before) continue;
+    co_return co_await async::offload(*pool_,
+                                      [jail = jail_path(spec_), path](async::Blocking blocking) -> Result<> {
+                                        return take_output(blocking, jail, kJailSaved, path);
+                                      });
+  }
+  co_return fail(Code::kUnavailable, "packets came during each of several saves of the VM");
+}
+
+Result<std::uint64_t> FirecrackerVm::packets_taken() const {
+  if (spec_.tap.empty()) return 0;
+  return packets_sent(TRY(sys::read_file(fmt::format("/proc/{}/net/dev", process().pid))), spec_.tap);
+}
+
+Task<> FirecrackerVm::save_once() {
   const std::string jail = jail_path(spec_);
   CO_TRY(co_await async::offload(*pool_, [jail, spec = spec_](async::Blocking blocking) -> Result<> {
     TRY(add_output(blocking, jail, spec, kJailSaved));
@@ -178,19 +201,32 @@ Task<> FirecrackerVm::save_device_state(std::string path) {
   }));
   const Result<> saved =
       co_await command("PUT", "/snapshot/create", save_request(kJailSaved, kSavedMemory), kDiskCommandLimit);
-  co_return co_await async::offload(*pool_, [jail, path, saved](async::Blocking blocking) -> Result<> {
-    TRY(sys::remove_file(blocking, jail + kSavedMemory));
-    TRY(saved);
-    return take_output(blocking, jail, kJailSaved, path);
-  });
+  CO_TRY(co_await async::offload(
+      *pool_, [jail](async::Blocking blocking) { return sys::remove_file(blocking, jail + kSavedMemory); }));
+  co_return saved;
 }
 
 Task<sys::ProcessMemory> FirecrackerVm::ram() {
+  const std::string told = spec_.run_dir + kMappingsFile;
+  // A VM that an agent started which did not write it down.
+  if (!sys::exists(told)) CO_TRY(co_await remember_memory());
+  co_return parse_mappings(CO_TRY(sys::read_file(told, kMaxMonitorMessageBytes)), process().pid,
+                           spec_.shape.memory_bytes());
+}
+
+// A guest may give back any page of a mapped file and change any byte of its own: neither must keep the VM
+// from being paused.
+Task<> FirecrackerVm::remember_memory() {
+  const sys::ProcessMemory memory = CO_TRY(co_await find_memory());
+  co_return co_await async::offload(
+      *pool_, [path = spec_.run_dir + kMappingsFile, text = mappings_text(memory)](async::Blocking blocking) {
+        return sys::write_file_atomic(blocking, path, text, 0600);
+      });
+}
+
+Task<sys::ProcessMemory> FirecrackerVm::find_memory() {
   const pid_t pid = process().pid;
   const std::uint64_t size = spec_.shape.memory_bytes();
-  const std::string told = spec_.run_dir + kMappingsFile;
-  if (sys::exists(told))
-    co_return parse_mappings(CO_TRY(sys::read_file(told, kMaxMonitorMessageBytes)), pid, size);
   std::string maps = CO_TRY(process_.maps());
   auto mapped = find_mapped(maps, pid, size);
   if (mapped || mapped.error().code() != Code::kNotFound) co_return mapped;

@@ -18,12 +18,16 @@ class FirecrackerVm final : public Vm {
                 VmProcess process);
 
   Task<> connect(Milliseconds limit);
-  // Loads the state in the jail. Without a `fill` the memory file is mapped privately. With it the memory
-  // must be right before the devices look at their rings, and Firecracker lets nobody in between: so it is
-  // loaded on demand, from an image of ours that `fill` has completed.
+  // Loads the state in the jail. Without pages of a snapshot the memory file is mapped privately. With them
+  // the memory must be right before the devices look at their rings, and Firecracker lets nobody in between:
+  // so it is loaded on demand, from an image of ours.
   Task<> load_state(model::Version version, SavedState from);
   // Goes on serving a VM whose memory an earlier agent loaded on demand.
   Task<> adopt_memory();
+  // Writes down where the memory lies, before the guest can make that unclear.
+  Task<> remember_memory();
+  // After an agent that ended while it saved the VM.
+  void go_on() const { process_.go_on(); }
   Result<> open_metrics();
   Task<> give_up(Error why) { return process_.give_up(std::move(why), "Firecracker"); }
   Result<> check_adopted(Result<> connected) const { return process_.check_adopted(std::move(connected)); }
@@ -45,19 +49,24 @@ class FirecrackerVm final : public Vm {
  private:
   Task<> command(std::string method, std::string target, boost::json::object body, Milliseconds limit);
   Task<> set_state(std::string state);
+  Task<> save_once();
+  Result<std::uint64_t> packets_taken() const;
+  Task<sys::ProcessMemory> find_memory();
   Task<> set_balloon(int mib);
   Task<int> balloon_size();
 
   Task<> load_memory(model::Version version, SavedState from);
   Task<> load_on_demand(model::Version version, SavedState from);
 
-  Task<std::unique_ptr<Pager>> start_pager(Handover handover, MemoryImage image, PagerPlan plan);
+  Task<std::unique_ptr<Pager>> start_pager(Handover handover, MemoryImage image,
+                                           std::vector<sys::PageRun> prefetch);
 
   asio::thread_pool* pool_;
   VmSpec spec_;
   VmProcess process_;
   ApiClient api_;
   Metrics metrics_;
+  bool held_ = false;             // see save_device_state
   std::unique_ptr<Pager> pager_;  // set when the memory is loaded on demand
 };
 

@@ -63,6 +63,14 @@ Result<sys::ProcessMemory> parse_mappings(std::string_view text, pid_t pid, std:
   return memory;
 }
 
+std::string mappings_text(const sys::ProcessMemory& memory) {
+  boost::json::array parts;
+  for (const sys::MemoryPart& part : memory.parts) {
+    parts.push_back({{"base_host_virt_addr", part.address}, {"size", part.size}, {"offset", part.offset}});
+  }
+  return boost::json::serialize(parts);
+}
+
 Result<sys::ProcessMemory> find_mapped(std::string_view maps, pid_t pid, std::uint64_t size) {
   struct Extent {
     std::uint64_t begin, end;  // offsets in the file

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <string_view>
 
 #include "vmm/vmm.h"
@@ -12,6 +13,9 @@ namespace wrenn::vmm::firecracker {
 
 // From a page-fault backend's message: a JSON array of mappings. kInternal unless they make up `size` bytes.
 Result<sys::ProcessMemory> parse_mappings(std::string_view text, pid_t pid, std::uint64_t size);
+
+// The same text for a memory that was found otherwise.
+std::string mappings_text(const sys::ProcessMemory& memory);
 
 // Of a VM that maps its memory from a file, from the text of /proc/PID/maps; what its guest has given back is
 // mapped over with nothing. kNotFound when no file is mapped.

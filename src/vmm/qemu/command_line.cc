@@ -59,13 +59,14 @@ std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint
       fmt::format("microvm,acpi=on,isa-serial={},rtc=on,memory-backend=mem,mem-merge=off,"
                   "dump-guest-core=off,suppress-vmdesc=on",
                   serial ? "on" : "off"),
-      "-accel", accelerator(shape), "-cpu", shape.cpu_model, "-smp", std::to_string(shape.vcpus), "-m",
+      "-accel", accelerator(shape), "-cpu", cpu_model(shape.accel), "-smp", std::to_string(shape.vcpus), "-m",
       fmt::format("{}M", shape.memory_mib),
       // A private mapping: pages the guest writes become anonymous, which is how a capture finds them.
       "-object",
       fmt::format("memory-backend-file,id=mem,size={}M,share=off,mem-path={}", shape.memory_mib,
                   quoted(spec.memory_file)),
-      "-global", "migration.send-configuration=off", "-chardev",
+      "-object", fmt::format("main-loop,id=main-loop,thread-pool-max={}", kDiskThreads), "-global",
+      "migration.send-configuration=off", "-chardev",
       fmt::format("socket,id=qmp,fd={},server=on,wait=off", kQmpListenFd), "-mon",
       "chardev=qmp,mode=control"};
   const auto add = [&argv](std::initializer_list<std::string> words) { argv.insert(argv.end(), words); };
@@ -78,7 +79,8 @@ std::vector<std::string> command_line(const VmSpec& spec, Start start, std::uint
   add({"-drive",
        fmt::format("if=none,id=overlay,format=raw,cache=unsafe,discard=unmap{},file={}",
                    throttle(spec.limits), quoted(spec.overlay.path)),
-       "-device", "virtio-blk-device,drive=overlay"});
+       // A write that finds the host's disk full stops the VM, see VmStats::disk_full.
+       "-device", "virtio-blk-device,drive=overlay,werror=enospc"});
   if (!spec.tap.empty()) {
     add({"-netdev", fmt::format("tap,id=net0,ifname={},script=no,downscript=no,vhost=off", quoted(spec.tap)),
          "-device", fmt::format("virtio-net-device,netdev=net0,mac={}", quoted(spec.mac))});

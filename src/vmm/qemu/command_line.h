@@ -12,7 +12,7 @@ inline constexpr const char* kBinary = "qemu-system-x86_64";
 inline constexpr int kQmpListenFd = 3;
 inline constexpr int kStateFd = 4;
 
-// The processor guests see. A snapshot loads only under the model it was made with.
+// The processor guests see, as QEMU is told.
 std::string cpu_model(const std::string& accel);
 
 // argv of a VM whose files are at spec's paths in its jail. `tsc_khz`: speed of the counter an emulated guest

@@ -8,6 +8,7 @@
 #include "sys/process.h"
 #include "vmm/jail.h"
 #include "vmm/limits.h"
+#include "vmm/processor.h"
 #include "vmm/qemu/preload.h"
 
 namespace wrenn::vmm::qemu {
@@ -41,7 +42,8 @@ Result<std::shared_ptr<QemuDriver>> QemuDriver::make(async::Blocking blocking, a
                                                      std::string version, const std::string& lent_dir) {
   Shape shape;
   shape.driver = "qemu";
-  shape.cpu_model = cpu_model(accel);
+  // Emulation offers the same everywhere; under KVM guests see what the host's processor has.
+  shape.cpu_model = accel == "kvm" ? cpu_model(accel) + " on " + processor_identity() : cpu_model(accel);
   shape.accel = std::move(accel);
   shape.version = std::move(version);
   const std::string preload = lent_dir + "/qemu-preload.so";
@@ -114,6 +116,7 @@ Result<VmProcess> QemuDriver::spawn(async::Blocking blocking, const VmSpec& spec
   process.credentials = sys::Credentials{.uid = spec.uid, .gid = spec.gid, .groups = {}};
   if (!spec.netns.empty()) process.netns = "/run/netns/" + spec.netns;
   process.cgroup_procs_files = spec.cgroup_procs_files;
+  process.max_file_bytes = TRY(most_file_bytes(spec));
   return VmProcess::start(std::move(process));
 }
 
@@ -128,7 +131,7 @@ Task<std::shared_ptr<Vm>> QemuDriver::start(VmSpec spec, Start how, SavedState f
   auto vm = std::make_shared<QemuVm>(executor_, pool_, std::move(spec), std::move(process));
   auto ready = co_await vm->connect(kStartLimit);
   if (ready && how == Start::kLoad) {
-    ready = co_await async::with_timeout(vm->load_state(std::move(from.fill)), kStartLimit,
+    ready = co_await async::with_timeout(vm->load_state(std::move(from.pages)), kStartLimit,
                                          "loading the VM's device state");
   }
   if (!ready) CO_TRY(co_await vm->give_up(std::move(ready).error()));

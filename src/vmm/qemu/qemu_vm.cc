@@ -14,12 +14,17 @@ std::string qmp_path(const VmSpec& spec) { return spec.run_dir + "/qmp.sock"; }
 std::string jail_path(const VmSpec& spec) { return spec.run_dir + "/jail"; }
 
 QemuVm::QemuVm(const asio::any_io_executor& executor, asio::thread_pool* pool, VmSpec spec, VmProcess process)
-    : pool_(pool), spec_(std::move(spec)), process_(std::move(process)), qmp_(executor) {}
+    : pool_(pool),
+      spec_(std::move(spec)),
+      process_(std::move(process)),
+      commands_(executor),
+      qmp_(executor) {}
 
 Task<> QemuVm::connect(Milliseconds limit) { return qmp_.connect(qmp_path(spec_), limit); }
 
 Task<boost::json::value> QemuVm::command(std::string name, boost::json::object arguments,
                                          Milliseconds limit) {
+  const auto turn = CO_TRY(co_await commands_.lock());
   if (!alive()) co_return fail(process_.exit_error());
   if (!qmp_.connected()) CO_TRY(co_await connect(kCommandLimit));
   auto answer = co_await qmp_.execute(std::move(name), std::move(arguments), limit);
@@ -33,13 +38,19 @@ Task<std::string> QemuVm::status() {
   const auto answer = CO_TRY(co_await command("query-status", {}, kCommandLimit));
   const auto* text = answer.is_object() ? answer.get_object().if_contains("status") : nullptr;
   if (text == nullptr || !text->is_string()) co_return fail(Code::kInternal, "QEMU sent a malformed status");
+  // The answer is younger than any event that came before it.
+  qmp_.forget_news();
+  // The one reason for this status: QEMU tells the guest of all other errors (command_line.cc).
+  disk_full_ = text->get_string() == "io-error";
   co_return std::string(text->get_string().c_str());
 }
 
-Task<> QemuVm::load_state(FillMemory fill) {
-  if (fill) {
+Task<> QemuVm::load_state(sys::StoredPages pages) {
+  if (!pages.path.empty()) {
     sys::ProcessMemory memory = CO_TRY(co_await ram());
-    CO_TRY(co_await fill(std::move(memory)));
+    CO_TRY(co_await async::offload(*pool_, [memory = std::move(memory), pages](async::Blocking blocking) {
+      return sys::load_pages(blocking, memory, pages);
+    }));
   }
   CO_TRY(co_await command("migrate-incoming", {{"uri", fmt::format("fd:{}", kStateFd)}}, kCommandLimit));
   // QEMU answers from the loop that also loads, so this is rarely asked twice.
@@ -92,6 +103,12 @@ Task<> QemuVm::kill() {
 
 Task<> QemuVm::wait_exit() { return process_.wait_exit(); }
 
-Task<VmStats> QemuVm::stats() { co_return process_.stats(); }
+Task<VmStats> QemuVm::stats() {
+  VmStats stats = CO_TRY(process_.stats());
+  // Asked only after an event, and not behind a command that may take long.
+  if (!commands_.locked() && (!qmp_.connected() || qmp_.has_news())) CO_TRY(co_await status());
+  stats.disk_full = disk_full_;
+  co_return stats;
+}
 
 }  // namespace wrenn::vmm::qemu

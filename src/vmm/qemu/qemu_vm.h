@@ -18,8 +18,8 @@ class QemuVm final : public Vm {
 
   // Takes the control connection; the VM runs or is paused.
   Task<> connect(Milliseconds limit);
-  // Runs `fill` over the RAM, then loads the device state that was handed over at start.
-  Task<> load_state(FillMemory fill);
+  // Puts `pages` into the RAM, then loads the device state that was handed over at start.
+  Task<> load_state(sys::StoredPages pages);
   Task<> give_up(Error why) { return process_.give_up(std::move(why), "QEMU"); }
   Result<> check_adopted(Result<> connected) const { return process_.check_adopted(std::move(connected)); }
 
@@ -43,7 +43,9 @@ class QemuVm final : public Vm {
   asio::thread_pool* pool_;
   VmSpec spec_;
   VmProcess process_;
+  async::Mutex commands_;  // QEMU's connection takes one at a time
   QmpClient qmp_;
+  bool disk_full_ = false;  // as of the last status()
 };
 
 }  // namespace wrenn::vmm::qemu

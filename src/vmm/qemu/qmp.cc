@@ -10,6 +10,12 @@
 #include "vmm/limits.h"
 
 namespace wrenn::vmm::qemu {
+
+bool QmpClient::has_news() const {
+  boost::system::error_code ignored;
+  return news_ || !buffer_.empty() || socket_.available(ignored) > 0;
+}
+
 void QmpClient::close() {
   boost::system::error_code ignored;
   socket_.close(ignored);
@@ -34,6 +40,7 @@ Task<> QmpClient::open_session(std::string path) {
   const auto greeting = CO_TRY(co_await read_message());
   if (!greeting.contains("QMP")) co_return fail(Code::kInternal, "QEMU sent no greeting");
   CO_TRY(co_await exchange("qmp_capabilities", {}));
+  news_ = true;
   co_return Result<>{};
 }
 
@@ -65,6 +72,7 @@ Task<boost::json::value> QmpClient::exchange(std::string command, boost::json::o
     const auto reply = CO_TRY(co_await read_message());
     // Events carry no id, late answers an older one.
     const auto* reply_id = reply.if_contains("id");
+    if (reply_id == nullptr) news_ = true;
     if (reply_id == nullptr || *reply_id != boost::json::value(id)) continue;
     if (const auto* value = reply.if_contains("return")) co_return *value;
     std::string description = "unknown error";

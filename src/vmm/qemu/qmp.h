@@ -22,6 +22,10 @@ class QmpClient {
   // stays usable: the late answer is skipped.
   Task<boost::json::value> execute(std::string command, boost::json::object arguments, Milliseconds limit);
   bool connected() const { return socket_.is_open(); }
+  // Whether QEMU may have said something that no command asked for, such as that the VM stopped, since
+  // forget_news(). True after connect().
+  bool has_news() const;
+  void forget_news() { news_ = false; }
   void close();
 
  private:
@@ -33,6 +37,7 @@ class QmpClient {
   asio::local::stream_protocol::socket socket_;
   std::string buffer_;
   std::uint64_t next_id_ = 1;
+  bool news_ = false;
 };
 
 }  // namespace wrenn::vmm::qemu
