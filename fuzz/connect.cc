@@ -1,4 +1,5 @@
 // Connect: envelopes, JSON and protobuf messages, errors and ends of streams.
+#include "connect/elements.h"
 #include "connect/wire.h"
 #include "filesystem/filesystem.pb.h"
 #include "input.h"
@@ -29,6 +30,20 @@ void round_trip(std::string_view bytes, connect::Codec codec) {
   fuzz::require(connect::parse(*again, codec, &back).has_value(), "what we write can be read");
 }
 
+// An element by itself is what it is in the whole, wherever the whole can be parsed; and the limits hold.
+void read_elements(const std::string& bytes) {
+  constexpr connect::ElementLimits kLimits{.count = 1'000, .bytes = kLimit};
+  connect::ElementReader reader(bytes, filesystem::ListDirResponse::kEntriesFieldNumber, kLimits);
+  filesystem::ListDirResponse listed;
+  Result<bool> more = reader.next(listed.add_entries());
+  while (more && *more) more = reader.next(listed.add_entries());
+  listed.mutable_entries()->RemoveLast();
+  fuzz::require(listed.entries_size() <= static_cast<int>(kLimits.count), "the limit of entries");
+  filesystem::ListDirResponse whole;
+  if (!more || !whole.ParseFromString(bytes)) return;
+  fuzz::require(whole.entries_size() == listed.entries_size(), "as many as in the whole");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -37,6 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto codec = (input.choice & 1) == 0 ? connect::Codec::kJson : connect::Codec::kProto;
   round_trip<process::StartRequest>(input.text, codec);
   round_trip<filesystem::ListDirResponse>(input.text, codec);
+  read_elements(std::string(input.text));
   const auto error = connect::error_from_json(input.text, Code::kUnknown);
   if (error) (void)connect::error_json(*error);
   const auto end = connect::end_stream_from_json(input.text);

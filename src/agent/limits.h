@@ -11,6 +11,8 @@ namespace wrenn::agent {
 inline constexpr std::size_t kMaxMessageBytes = 4 * 1024 * 1024;
 inline constexpr std::size_t kMaxEnvs = 256;
 inline constexpr std::uint32_t kMaxListDepth = 64;
+// Of all processes in a list together.
+inline constexpr std::size_t kMaxListedArgs = 100'000;
 inline constexpr std::string_view kProxyPrefix = "/proxy/";
 // A port that has just opened, or is about to, gets a second chance.
 inline constexpr int kConnectTries = 4;

@@ -36,11 +36,18 @@ pb::FileEntry to_entry(filesystem::EntryInfo info) {
   return entry;
 }
 
-Task<pb::ListDirResponse> list_body(RunningGuest guest, pb::ListDirRequest request) {
-  auto listed = CO_TRY(co_await guest.client->list_dir(request.path(), request.depth()));
+Result<pb::ListDirResponse> to_response(connect::ElementReader entries) {
   pb::ListDirResponse response;
-  for (auto& info : *listed.mutable_entries()) *response.add_entries() = to_entry(std::move(info));
-  co_return response;
+  filesystem::EntryInfo info;
+  while (TRY(entries.next(&info))) *response.add_entries() = to_entry(std::move(info));
+  return response;
+}
+
+// A long list takes its time, so a pool thread turns it into ours.
+Task<pb::ListDirResponse> list_body(RunningGuest guest, asio::thread_pool* pool, pb::ListDirRequest request) {
+  auto list = CO_TRY(co_await guest.client->list_dir(request.path(), request.depth()));
+  co_return co_await async::offload(
+      *pool, [entries = std::move(list.entries)]() mutable { return to_response(std::move(entries)); });
 }
 
 Task<pb::MakeDirResponse> make_body(RunningGuest guest, std::string path) {
@@ -66,7 +73,7 @@ Task<pb::ListDirResponse> Service::list_dir(pb::ListDirRequest request) {
   CO_TRY(model::check_path("path", request.path()));
   CO_TRY(model::check_range("depth", request.depth(), 0, kMaxListDepth));
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(list_body, std::move(request));
+  co_return co_await sandbox->operate(list_body, manager_->context().pool, std::move(request));
 }
 
 Task<pb::MakeDirResponse> Service::make_dir(pb::MakeDirRequest request) {

@@ -1,4 +1,5 @@
 // Processes of a guest that go on without their callers.
+#include "agent/limits.h"
 #include "agent/process_events.h"
 #include "agent/service.h"
 
@@ -30,16 +31,30 @@ Task<pb::StartBackgroundResponse> background_body(RunningGuest guest, sandbox::E
   co_return response;
 }
 
-Task<pb::ListProcessesResponse> list_body(RunningGuest guest) {
+Result<pb::ListProcessesResponse> to_response(connect::ElementReader processes) {
   pb::ListProcessesResponse response;
-  for (const auto& info : CO_TRY(co_await guest.client->processes())) {
+  process::ProcessInfo info;
+  std::size_t args = 0;
+  while (TRY(processes.next(&info))) {
+    args += static_cast<std::size_t>(info.config().args_size());
+    if (args > kMaxListedArgs) {
+      return fail(Error(Code::kResourceExhausted,
+                        fmt::format("the processes have more than {} arguments", kMaxListedArgs))
+                      .with_reason("too_many_entries"));
+    }
     auto* entry = response.add_processes();
     entry->set_pid(info.pid());
-    entry->set_tag(info.tag());
-    entry->set_cmd(info.config().cmd());
-    *entry->mutable_args() = info.config().args();
+    entry->set_tag(std::move(*info.mutable_tag()));
+    entry->set_cmd(std::move(*info.mutable_config()->mutable_cmd()));
+    *entry->mutable_args() = std::move(*info.mutable_config()->mutable_args());
   }
-  co_return response;
+  return response;
+}
+
+Task<pb::ListProcessesResponse> list_body(RunningGuest guest, asio::thread_pool* pool) {
+  auto list = CO_TRY(co_await guest.client->processes());
+  co_return co_await async::offload(
+      *pool, [processes = std::move(list.entries)]() mutable { return to_response(std::move(processes)); });
 }
 
 Task<pb::KillProcessResponse> kill_body(RunningGuest guest, process::ProcessSelector selector,
@@ -78,7 +93,7 @@ Task<pb::StartBackgroundResponse> Service::start_background(pb::StartBackgroundR
 
 Task<pb::ListProcessesResponse> Service::list_processes(pb::ListProcessesRequest request) {
   const auto sandbox = CO_TRY(manager_->find(request.sandbox_id()));
-  co_return co_await sandbox->operate(list_body);
+  co_return co_await sandbox->operate(list_body, manager_->context().pool);
 }
 
 Task<pb::KillProcessResponse> Service::kill_process(pb::KillProcessRequest request) {

@@ -139,7 +139,7 @@ struct Client::State {
   }
   Result<net::RequestHead> unary_head(std::string procedure, const CallOptions& call,
                                       std::string* body) const;
-  Task<std::string> unary_body(net::ClientResponse* response, CallOptions call) const;
+  Task<std::string> unary_body(net::ClientResponse* response, AnswerLimit limit, CallOptions call) const;
 };
 
 Client::Client(std::shared_ptr<net::HttpClient> http, net::Endpoint endpoint, ClientOptions options)
@@ -176,7 +176,8 @@ Result<net::RequestHead> Client::State::unary_head(std::string procedure, const 
   return head;
 }
 
-Task<std::string> Client::State::unary_body(net::ClientResponse* response, CallOptions call) const {
+Task<std::string> Client::State::unary_body(net::ClientResponse* response, AnswerLimit limit,
+                                            CallOptions call) const {
   const net::ResponseHead& head = response->head();
   if (call.metadata) {
     for (const auto& [name, value] : head.headers.all()) {
@@ -198,30 +199,27 @@ Task<std::string> Client::State::unary_body(net::ClientResponse* response, CallO
   if (!ok && unary_codec(type) != Codec::kJson) co_return fail(status_error(head.status));
   const auto gzip = is_gzip(head.headers.get("content-encoding"));
   if (!gzip) co_return fail(Code::kInternal, gzip.error().message());
-  std::string body =
-      CO_TRY(co_await net::read_all(response, ok ? options.max_message_bytes : kMaxEndStreamBytes));
-  if (*gzip && !body.empty()) body = CO_TRY(net::gzip_decompress(body, options.max_message_bytes));
+  const std::size_t most = ok ? limit.bytes : kMaxEndStreamBytes;
+  std::string body = CO_TRY(co_await net::read_all(response, most));
+  if (*gzip && !body.empty()) body = CO_TRY(net::gzip_decompress(body, most));
   if (ok) co_return body;
   co_return fail(error_from_json(body, code_of_http_status(head.status)).value_or(status_error(head.status)));
 }
 
-Task<> Client::unary_raw(std::string procedure, const Message* request, Message* response,
-                         CallOptions options) {
-  const auto exchange = [](std::shared_ptr<State> state, std::string target, const Message* in, Message* out,
-                           CallOptions call) -> Task<> {
+Task<std::string> Client::exchange(std::string procedure, const Message* request, AnswerLimit limit,
+                                   CallOptions options) {
+  const auto send = [](std::shared_ptr<State> state, std::string target, const Message* in, AnswerLimit most,
+                       CallOptions call) -> Task<std::string> {
     std::string body = CO_TRY(serialize(*in, state->encoding().codec));
     net::RequestHead head = CO_TRY(state->unary_head(std::move(target), call, &body));
     auto answer = CO_TRY(
         co_await state->http->send(state->endpoint, std::move(head), std::move(body), repeat_of(call)));
-    const std::string bytes = CO_TRY(co_await state->unary_body(answer.get(), call));
-    const Result<> parsed = parse(bytes, state->encoding().codec, out);
-    if (!parsed) co_return fail(Code::kInternal, parsed.error().message());
-    co_return Result<>{};
+    co_return co_await state->unary_body(answer.get(), most, std::move(call));
   };
-  const Milliseconds limit = options.timeout.value_or(Milliseconds(kDefaultUnaryTimeoutMs));
+  const Milliseconds time = options.timeout.value_or(Milliseconds(kDefaultUnaryTimeoutMs));
   std::string what = procedure;
   co_return co_await async::with_timeout(
-      exchange(state_, std::move(procedure), request, response, std::move(options)), limit, std::move(what));
+      send(state_, std::move(procedure), request, limit, std::move(options)), time, std::move(what));
 }
 
 Task<std::unique_ptr<net::ClientResponse>> Client::open_unary_raw(std::string procedure,
@@ -234,7 +232,7 @@ Task<std::unique_ptr<net::ClientResponse>> Client::open_unary_raw(std::string pr
       co_await state_->http->send(state_->endpoint, std::move(head), std::move(body), repeat_of(options)));
   const net::Headers& headers = response->head().headers;
   if (response->head().status != 200) {
-    auto refused = co_await state_->unary_body(response.get(), std::move(options));
+    auto refused = co_await state_->unary_body(response.get(), {kMaxEndStreamBytes}, std::move(options));
     co_return fail(refused ? status_error(response->head().status) : std::move(refused).error());
   }
   const std::string_view type = headers.get("content-type");
@@ -245,7 +243,14 @@ Task<std::unique_ptr<net::ClientResponse>> Client::open_unary_raw(std::string pr
   co_return response;
 }
 
-Task<std::unique_ptr<ClientCall>> Client::stream(std::string procedure, CallOptions options) {
+Result<> Client::read_answer(std::string_view bytes, Message* response) const {
+  const Result<> parsed = parse(bytes, state_->encoding().codec, response);
+  if (!parsed) return fail(Code::kInternal, parsed.error().message());
+  return {};
+}
+
+Task<std::unique_ptr<ClientCall>> Client::stream(std::string procedure, AnswerLimit limit,
+                                                 CallOptions options) {
   const Encoding encoding = state_->encoding();
   net::RequestHead head{.method = "POST", .target = std::move(procedure), .headers = {}};
   add_common_headers(&head.headers, options, state_->options.headers);
@@ -259,8 +264,8 @@ Task<std::unique_ptr<ClientCall>> Client::stream(std::string procedure, CallOpti
     deadline = Clock::now() + *options.timeout;
   }
   auto request = CO_TRY(co_await state_->http->open(state_->endpoint, std::move(head), std::nullopt));
-  co_return std::unique_ptr<ClientCall>(std::make_unique<StreamCall>(
-      std::move(request), encoding, state_->options.max_message_bytes, deadline));
+  co_return std::unique_ptr<ClientCall>(
+      std::make_unique<StreamCall>(std::move(request), encoding, limit.bytes, deadline));
 }
 
 }  // namespace wrenn::connect

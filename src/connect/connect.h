@@ -184,11 +184,17 @@ Task<Res> receive_only(ClientCall* call) {
   co_return response;
 }
 
+// The most bytes that a message of an answer may have, before and after decompression; above:
+// kResourceExhausted, reason "too_large". No call goes without: a message in memory may take a hundred times
+// its bytes on the wire (ElementReader reads lists), and a peer may be hostile.
+struct AnswerLimit {
+  std::size_t bytes;
+};
+
 struct ClientOptions {
   bool json = false;      // protobuf otherwise
   bool compress = false;  // gzip requests above 1 KiB
-  std::size_t max_message_bytes = 4 * 1024 * 1024;
-  net::Headers headers;  // with every call
+  net::Headers headers;   // with every call
 };
 
 class Client {
@@ -197,9 +203,11 @@ class Client {
   ~Client();
 
   template <class Res, class Req>
-  Task<Res> unary(std::string procedure, Req request, CallOptions options = {}) {
+  Task<Res> unary(std::string procedure, Req request, AnswerLimit limit, CallOptions options = {}) {
+    const std::string bytes =
+        CO_TRY(co_await exchange(std::move(procedure), &request, limit, std::move(options)));
     Res response;
-    CO_TRY(co_await unary_raw(std::move(procedure), &request, &response, std::move(options)));
+    CO_TRY(read_answer(bytes, &response));
     co_return response;
   }
   // A unary call whose answer, a protobuf message, the caller reads for itself: for one that may be long.
@@ -210,12 +218,15 @@ class Client {
     co_return co_await open_unary_raw(std::move(procedure), &request, std::move(options));
   }
   // Opens a stream of any kind; for server streams: send once, finish_sending, receive until false.
-  Task<std::unique_ptr<ClientCall>> stream(std::string procedure, CallOptions options = {});
+  Task<std::unique_ptr<ClientCall>> stream(std::string procedure, AnswerLimit limit,
+                                           CallOptions options = {});
 
  private:
-  Task<> unary_raw(std::string procedure, const Message* request, Message* response, CallOptions options);
   Task<std::unique_ptr<net::ClientResponse>> open_unary_raw(std::string procedure, const Message* request,
                                                             CallOptions options);
+  Task<std::string> exchange(std::string procedure, const Message* request, AnswerLimit limit,
+                             CallOptions options);
+  Result<> read_answer(std::string_view bytes, Message* response) const;
   struct State;
   std::shared_ptr<State> state_;
 };

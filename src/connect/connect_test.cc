@@ -63,6 +63,8 @@ void serve(Router* router, Seen* seen) {
       "/t.T/Collect", [seen](Context, Reader<StreamInputRequest> in) { return collect(seen, in); });
 }
 
+constexpr AnswerLimit kLimit{1'000'000};
+
 struct Fixture {
   Seen* seen;
   std::shared_ptr<net::HttpClient> http;
@@ -111,7 +113,8 @@ TEST(Connect, UnaryCallsCarryMessagesHeadersAndTrailersInEveryEncoding) {
             CallOptions call{.get = get, .metadata = std::make_shared<ResponseMetadata>()};
             call.headers.add("X-Sent", "value");
             const std::string path(5'000, 'a');
-            const auto answer = CO_TRY(co_await client.unary<StatResponse>("/t.T/Stat", stat_of(path), call));
+            const auto answer =
+                CO_TRY(co_await client.unary<StatResponse>("/t.T/Stat", stat_of(path), kLimit, call));
             EXPECT_EQ(answer.entry().path(), path);
             EXPECT_EQ(call.metadata->headers.get("x-head"), "value");
             EXPECT_EQ(call.metadata->trailers.get("x-tail"), "t");
@@ -128,8 +131,9 @@ TEST(Connect, ACallIsSentTwiceOnlyIfItMayBe) {
       f.seen->dropped_request = 2;
       Client client = f.client();
       // Without bytes in its body, which makes it no more harmless.
-      CO_TRY(co_await client.unary<StatResponse>("/t.T/Stat", StatRequest()));
-      const auto again = co_await client.unary<StatResponse>("/t.T/Stat", StatRequest(), {.repeatable = may});
+      CO_TRY(co_await client.unary<StatResponse>("/t.T/Stat", StatRequest(), kLimit));
+      const auto again =
+          co_await client.unary<StatResponse>("/t.T/Stat", StatRequest(), kLimit, {.repeatable = may});
       EXPECT_EQ(again.has_value(), may);
       EXPECT_EQ(f.seen->requests, may ? 3 : 2);
       co_return Result<>{};
@@ -140,14 +144,14 @@ TEST(Connect, ACallIsSentTwiceOnlyIfItMayBe) {
 TEST(Connect, ErrorsArriveTyped) {
   with_server([](Fixture f) -> Task<> {
     Client client = f.client();
-    const auto refused = co_await client.unary<StatResponse>("/t.T/Stat", stat_of("fail"));
+    const auto refused = co_await client.unary<StatResponse>("/t.T/Stat", stat_of("fail"), kLimit);
     EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
     EXPECT_EQ(refused.error().reason(), "bad_path");
     EXPECT_EQ(refused.error().field(), "path");
-    const auto slow =
-        co_await client.unary<StatResponse>("/t.T/Stat", stat_of("slow"), {.timeout = Milliseconds(100)});
+    const auto slow = co_await client.unary<StatResponse>("/t.T/Stat", stat_of("slow"), kLimit,
+                                                          {.timeout = Milliseconds(100)});
     EXPECT_EQ(slow.error().code(), Code::kDeadlineExceeded);
-    auto call = CO_TRY(co_await client.stream("/t.T/List"));
+    auto call = CO_TRY(co_await client.stream("/t.T/List", kLimit));
     ListDirRequest request;
     request.set_depth(3);
     request.set_path("fail");
@@ -164,13 +168,22 @@ TEST(Connect, ErrorsArriveTyped) {
 TEST(Connect, LimitsHoldInBothDirections) {
   with_server(
       [](Fixture f) -> Task<> {
-        Client client = f.client({.max_message_bytes = 100});
+        Client client = f.client();
+        constexpr AnswerLimit kSmall{100};
         const auto request =
-            co_await client.unary<StatResponse>("/t.T/Stat", stat_of(std::string(2'000, 'a')));
+            co_await client.unary<StatResponse>("/t.T/Stat", stat_of(std::string(2'000, 'a')), kLimit);
         EXPECT_EQ(request.error().code(), Code::kResourceExhausted);
         const auto response =
-            co_await client.unary<StatResponse>("/t.T/Stat", stat_of(std::string(500, 'a')));
+            co_await client.unary<StatResponse>("/t.T/Stat", stat_of(std::string(500, 'a')), kSmall);
         EXPECT_EQ(response.error().code(), Code::kResourceExhausted);
+        EXPECT_TRUE(co_await client.unary<StatResponse>("/t.T/Stat", stat_of("a"), kSmall));
+        auto call = CO_TRY(co_await client.stream("/t.T/List", kSmall));
+        ListDirRequest one;
+        one.set_depth(1);
+        CO_TRY(co_await call->send(&one));
+        CO_TRY(co_await call->finish_sending());
+        ListDirResponse entry;
+        EXPECT_EQ((co_await call->receive(&entry)).error().reason(), "too_large");
         co_return Result<>{};
       },
       {.max_message_bytes = 1'000});
@@ -179,7 +192,7 @@ TEST(Connect, LimitsHoldInBothDirections) {
 TEST(Connect, ClientStreamsCount) {
   with_server([](Fixture f) -> Task<> {
     Client client = f.client();
-    auto call = CO_TRY(co_await client.stream("/t.T/Collect"));
+    auto call = CO_TRY(co_await client.stream("/t.T/Collect", kLimit));
     StreamInputRequest input;
     input.mutable_data()->mutable_input()->set_stdin(std::string(10'000, 'x'));
     for (int i = 0; i < 100; ++i) CO_TRY(co_await call->send(&input));
@@ -195,7 +208,7 @@ TEST(Connect, ADroppedCallCancelsItsHandler) {
   with_server([](Fixture f) -> Task<> {
     Client client = f.client();
     {
-      auto call = CO_TRY(co_await client.stream("/t.T/List"));
+      auto call = CO_TRY(co_await client.stream("/t.T/List", kLimit));
       const ListDirRequest endless;
       CO_TRY(co_await call->send(&endless));
       CO_TRY(co_await call->finish_sending());

@@ -150,24 +150,23 @@ Result<std::string> envelope(const Message& message, Encoding encoding) {
 }
 
 Task<bool> FrameReader::fill(std::size_t wanted) {
-  while (buffer_.size() - start_ < wanted) {
-    if (start_ > 0) {
-      buffer_.erase(0, start_);
-      start_ = 0;
-    }
-    const std::size_t have = buffer_.size();
-    buffer_.resize(have + std::max(kReadBytes, wanted - have));
-    const auto got = co_await body_->read(std::span(buffer_).subspan(have));
-    buffer_.resize(have + (got ? *got : 0));
-    if (!got) co_return fail(got.error());
-    if (*got == 0) co_return false;
+  if (start_ > 0 && end_ - start_ < wanted) {
+    std::copy(buffer_.data() + start_, buffer_.data() + end_, buffer_.data());
+    end_ -= start_;
+    start_ = 0;
+  }
+  while (end_ - start_ < wanted) {
+    if (end_ == buffer_.size()) buffer_.resize(std::max(kReadBytes, std::min(2 * end_, wanted)));
+    const std::size_t got = CO_TRY(co_await body_->read(std::span(buffer_).subspan(end_)));
+    if (got == 0) co_return false;
+    end_ += got;
   }
   co_return true;
 }
 
 Task<std::optional<Frame>> FrameReader::next() {
   if (!CO_TRY(co_await fill(kEnvelopeHeaderBytes))) {
-    if (buffer_.size() == start_) co_return std::optional<Frame>{};
+    if (end_ == start_) co_return std::optional<Frame>{};
     co_return fail(Code::kInvalidArgument, "the stream ended inside a message");
   }
   Frame frame{.flags = static_cast<std::uint8_t>(buffer_[start_]), .payload = {}};
@@ -176,7 +175,7 @@ Task<std::optional<Frame>> FrameReader::next() {
     size = (size << 8) | static_cast<std::uint8_t>(buffer_[start_ + i]);
   }
   const bool end = (frame.flags & kFlagEndStream) != 0;
-  const std::size_t limit = end ? std::max(limit_, kMaxEndStreamBytes) : limit_;
+  const std::size_t limit = end ? std::min(limit_, kMaxEndStreamBytes) : limit_;
   if (size > limit) {
     co_return fail(Error(Code::kResourceExhausted, fmt::format("message is larger than {} bytes", limit))
                        .with_reason("too_large"));

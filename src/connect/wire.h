@@ -76,13 +76,15 @@ class FrameReader {
   Task<std::optional<Frame>> next();
 
  private:
-  // Reads until at least `wanted` bytes are buffered; false when the body ended before.
+  // Reads until at least `wanted` bytes are buffered; false when the body ended before. The buffer grows with
+  // what comes, not with what is announced.
   Task<bool> fill(std::size_t wanted);
   net::BodyReader* body_;
   bool gzip_;
   std::size_t limit_;
-  std::string buffer_;
+  std::string buffer_;  // bytes from start_ to end_ have come and are not taken yet
   std::size_t start_ = 0;
+  std::size_t end_ = 0;
 };
 
 }  // namespace wrenn::connect

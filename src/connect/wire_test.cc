@@ -48,6 +48,56 @@ TEST(Wire, FramesAreCutAlikeForEverySliceSize) {
   }
 }
 
+// Notes the most room that a reader made for one read.
+class MeasuringBody : public net::BodyReader {
+ public:
+  MeasuringBody(std::string bytes, std::size_t slice) : inner_(std::move(bytes), slice) {}
+  Task<std::size_t> read(std::span<char> buffer) override {
+    most_ = std::max(most_, buffer.size());
+    return inner_.read(buffer);
+  }
+  std::size_t most() const { return most_; }
+
+ private:
+  SlicedBody inner_;
+  std::size_t most_ = 0;
+};
+
+TEST(Wire, AnAnnouncedSizeCostsNothingBeforeItComes) {
+  const auto most_room = [](std::string bytes) -> std::size_t {
+    MeasuringBody source(std::move(bytes), 1'000);
+    const auto body = [](MeasuringBody* from) -> Task<> {
+      FrameReader reader(from, false, 32U << 20U);
+      while (CO_TRY(co_await reader.next())) continue;
+      co_return Result<>{};
+    };
+    async::Loop loop(1);
+    (void)loop.run_plain(body(&source));
+    return source.most();
+  };
+  EXPECT_LE(most_room(std::string("\0\2\0\0\0", 5)), 16U * 1024) << "32 MiB were announced";
+  EXPECT_LE(most_room(std::string("\0\2\0\0\0", 5) + std::string(100'000, 'x')), 128U * 1024);
+  EXPECT_LE(most_room(raw_envelope(0, std::string(5'000'000, 'x'))), 5'000'000U + 5);
+}
+
+TEST(Wire, EndFramesHaveALimitOfTheirOwn) {
+  const std::string end = raw_envelope(kFlagEndStream, std::string(64 * 1024 + 1, ' '));
+  const auto read = [](std::string bytes) -> Result<> {
+    const auto body = [](std::string in) -> Task<> {
+      SlicedBody source(std::move(in), 1'000);
+      FrameReader reader(&source, true, 32U << 20U);
+      CO_TRY(co_await reader.next());
+      co_return Result<>{};
+    };
+    async::Loop loop(1);
+    return loop.run_plain(body(std::move(bytes)));
+  };
+  EXPECT_EQ(read(end).error().reason(), "too_large");
+  const std::string packed = net::gzip_compress(std::string(1'000'000, ' ')).value();
+  EXPECT_EQ(read(raw_envelope(kFlagEndStream | kFlagCompressed, packed)).error().reason(), "too_large");
+  EXPECT_TRUE(read(raw_envelope(0, std::string(64 * 1024 + 1, ' '))));
+}
+
 TEST(Wire, BrokenFramesAreTypedErrors) {
   EXPECT_EQ(frames_of(raw_envelope(0, "cut").substr(0, 6), 3).error().code(), Code::kInvalidArgument);
   EXPECT_EQ(frames_of(std::string("\0\0", 2), 3).error().code(), Code::kInvalidArgument);

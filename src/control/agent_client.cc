@@ -8,9 +8,11 @@ namespace {
 
 namespace rpc = hostagent::v1;
 
-connect::ClientOptions options_for(const std::string& secret, std::size_t max_message_bytes) {
+constexpr connect::AnswerLimit kMessage{kMaxAgentMessageBytes};
+constexpr connect::AnswerLimit kList{kMaxAgentListBytes};
+
+connect::ClientOptions options_for(const std::string& secret) {
   connect::ClientOptions options;
-  options.max_message_bytes = max_message_bytes;
   if (!secret.empty()) options.headers.set("Authorization", "Bearer " + secret);
   return options;
 }
@@ -21,14 +23,14 @@ std::string procedure(const std::string& method) { return "/hostagent.v1.HostAge
 
 AgentClient::AgentClient(std::shared_ptr<net::HttpClient> http, net::Endpoint endpoint,
                          const std::string& secret)
-    : client_(http, endpoint, options_for(secret, kMaxAgentMessageBytes)),
-      list_client_(http, endpoint, options_for(secret, kMaxAgentListBytes)) {}
+    : client_(std::move(http), std::move(endpoint), options_for(secret)) {}
 
 template <class Res, class Req>
 Task<Res> AgentClient::call(std::string method, Req request, Milliseconds deadline) {
   connect::CallOptions options;
   options.timeout = deadline;
-  auto response = co_await client_.unary<Res>(procedure(method), std::move(request), std::move(options));
+  auto response =
+      co_await client_.unary<Res>(procedure(method), std::move(request), kMessage, std::move(options));
   if (!response) co_return fail(from_agent(std::move(response).error()));
   co_return std::move(*response);
 }
@@ -70,8 +72,8 @@ Task<rpc::ListSandboxesResponse> AgentClient::list() {
   connect::CallOptions options;
   options.timeout = kAgentCallDeadline;
   options.repeatable = true;
-  auto response = co_await list_client_.unary<rpc::ListSandboxesResponse>(
-      procedure("ListSandboxes"), rpc::ListSandboxesRequest(), std::move(options));
+  auto response = co_await client_.unary<rpc::ListSandboxesResponse>(
+      procedure("ListSandboxes"), rpc::ListSandboxesRequest(), kList, std::move(options));
   if (!response) co_return fail(from_agent(std::move(response).error()));
   co_return std::move(*response);
 }
@@ -146,7 +148,7 @@ Task<rpc::GetSandboxMetricsResponse> AgentClient::metrics(std::string sandbox_id
 
 template <class Req>
 Task<std::unique_ptr<connect::ClientCall>> AgentClient::open(std::string method, Req request) {
-  auto call = co_await client_.stream(procedure(method));
+  auto call = co_await client_.stream(procedure(method), kMessage);
   if (!call) co_return fail(from_agent(std::move(call).error()));
   auto sent = co_await (*call)->send(&request);
   if (sent) sent = co_await (*call)->finish_sending();
@@ -167,7 +169,7 @@ Task<std::unique_ptr<connect::ClientCall>> AgentClient::read_file_stream(rpc::Re
 }
 
 Task<std::unique_ptr<connect::ClientCall>> AgentClient::write_file_stream() {
-  auto call = co_await client_.stream(procedure("WriteFileStream"));
+  auto call = co_await client_.stream(procedure("WriteFileStream"), kMessage);
   if (!call) co_return fail(from_agent(std::move(call).error()));
   co_return std::move(*call);
 }

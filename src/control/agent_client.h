@@ -54,7 +54,6 @@ class AgentClient {
   Task<std::unique_ptr<connect::ClientCall>> open(std::string method, Req request);
 
   connect::Client client_;
-  connect::Client list_client_;  // for answers that may be long
 };
 
 }  // namespace wrenn::control

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -20,5 +21,8 @@ inline constexpr std::size_t kMaxPathBytes = 4'096;
 inline constexpr std::size_t kMaxCommandBytes = 128 * 1024;
 inline constexpr std::size_t kMaxArgs = 1'024;
 inline constexpr char kDefaultTemplate[] = "minimal";
+// A guest whose processes were frozen for a pause and that nobody initialised since goes on after this, by
+// its own clock; the agent needs less from there to a resumed guest's /init (sandbox/limits.h).
+inline constexpr std::chrono::milliseconds kGuestFreezeLimit{60'000};
 
 }  // namespace wrenn::model

@@ -36,12 +36,13 @@ Result<> write_files(async::Blocking blocking, const Context& context, const Pat
 
 }  // namespace
 
-Task<> Sandbox::create(Template from) {
-  auto all = [](std::shared_ptr<Sandbox> self, Template base) -> Task<> {
+Task<> Sandbox::create(Template from, async::Semaphore::Guard place) {
+  auto all = [](std::shared_ptr<Sandbox> self, Template base, async::Semaphore::Guard start) -> Task<> {
     const auto guard = CO_TRY(co_await self->turn_.lock());
+    self->start_place_.emplace(std::move(start));
     co_return co_await self->locked_create(std::move(base));
   };
-  co_return co_await async::shielded(all(shared_from_this(), std::move(from)));
+  co_return co_await async::shielded(all(shared_from_this(), std::move(from), std::move(place)));
 }
 
 Task<> Sandbox::locked_create(Template from) {
@@ -50,6 +51,7 @@ Task<> Sandbox::locked_create(Template from) {
   if (started) {
     started = co_await write_journal(Phase::kRunning, Durability::kAtomic);
   }
+  start_place_.reset();
   if (!started) {
     const Result<> removed = co_await discard(Grounds::unfinished("its creation failed"));
     if (!removed) log::warn("sandbox {}: {}", record_.id, removed.error().to_string());

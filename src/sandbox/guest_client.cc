@@ -3,11 +3,14 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <boost/json.hpp>
 #include <charconv>
 #include <chrono>
 
 #include "async/async.h"
+#include "base/bytes.h"
 #include "sandbox/limits.h"
 
 namespace wrenn::sandbox {
@@ -54,9 +57,10 @@ net::Endpoint guest_endpoint(std::string host_ip) {
 connect::ClientOptions connect_options(const std::string& token) {
   connect::ClientOptions options;
   options.headers = token_headers(token);
-  options.max_message_bytes = kMaxGuestMessageBytes;
   return options;
 }
+
+constexpr connect::AnswerLimit kAnswer{kMaxEnvdAnswerBytes};
 
 bool is_success(int status) { return status >= 200 && status < 300; }
 
@@ -100,36 +104,6 @@ Error guest_http_error(int status, std::string_view body) {
   if (status == 507) return std::move(error).with_reason("disk_full");
   if (status == 413) return std::move(error).with_reason("too_large");
   return error;
-}
-
-// ---- processes
-
-Task<std::optional<process::ProcessEvent>> GuestProcess::next() {
-  if (ended_) co_return std::optional<process::ProcessEvent>{};
-  process::StartResponse response;
-  if (!CO_TRY(co_await call_->receive(&response))) {
-    co_return fail(Code::kUnavailable, "the guest ended the stream before the process ended");
-  }
-  if (response.event().has_start()) pid_ = response.event().start().pid();
-  if (response.event().has_end()) ended_ = true;
-  co_return std::optional<process::ProcessEvent>(std::move(*response.mutable_event()));
-}
-
-namespace {
-
-Task<> kill_pid(GuestClient* guest, std::uint32_t pid) {
-  process::ProcessSelector selector;
-  selector.set_pid(pid);
-  auto killed = co_await guest->signal(std::move(selector), process::SIGNAL_SIGKILL);
-  if (!killed && killed.error().code() != Code::kNotFound) co_return killed;
-  co_return Result<>{};
-}
-
-}  // namespace
-
-Task<> GuestProcess::kill() {
-  if (ended_ || pid_ == 0) co_return Result<>{};
-  co_return co_await async::with_timeout(kill_pid(guest_, pid_), kKillProcessLimit, "killing the process");
 }
 
 // ---- files
@@ -201,7 +175,7 @@ Task<> GuestClient::wait_healthy(Milliseconds limit) {
 namespace {
 
 // The guest set its clock to `sent` at some moment before it answered, so it is at most this far off.
-// Zero when the guest does not say.
+// Zero when the guest does not say; it may say anything.
 Milliseconds clock_error(const net::Headers& answer, std::chrono::system_clock::time_point sent) {
   const std::string text(answer.get("x-envd-clock"));
   std::int64_t guest = 0;
@@ -209,16 +183,24 @@ Milliseconds clock_error(const net::Headers& answer, std::chrono::system_clock::
     return Milliseconds(0);
   const auto off = [&](std::chrono::system_clock::time_point host) {
     const auto nanos = std::chrono::duration_cast<std::chrono::nanoseconds>(host.time_since_epoch()).count();
-    return std::chrono::duration_cast<Milliseconds>(
-        std::chrono::nanoseconds(guest > nanos ? guest - nanos : nanos - guest));
+    const auto [low, high] = std::minmax({static_cast<std::int64_t>(nanos), guest});
+    constexpr std::uint64_t kNanosPerMs = 1'000'000;
+    const std::uint64_t apart = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+    return Milliseconds(static_cast<std::int64_t>(apart / kNanosPerMs));
   };
   return std::max(off(sent), off(std::chrono::system_clock::now()));
 }
 
+std::string fresh_entropy() {
+  std::array<std::uint8_t, kEntropyBytes> bytes{};
+  fill_random(bytes);
+  return to_base64({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
 }  // namespace
 
-Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, std::function<bool()> alive,
-                         Milliseconds limit) {
+Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, std::string machine_id,
+                         std::function<bool()> alive, Milliseconds limit) {
   json::object variables;
   for (auto& [name, value] : envs) variables[name] = value;
   const auto deadline = Clock::now() + limit;
@@ -227,7 +209,11 @@ Task<> GuestClient::init(std::vector<std::pair<std::string, std::string>> envs, 
   int rounds = 0;
   while (true) {
     const auto sent = std::chrono::system_clock::now();
-    const json::object body{{"timestamp", rfc3339(sent)}, {"accessToken", token_}, {"envVars", variables}};
+    const json::object body{{"timestamp", rfc3339(sent)},
+                            {"accessToken", token_},
+                            {"envVars", variables},
+                            {"entropy", fresh_entropy()},
+                            {"machineId", machine_id}};
     const auto done = co_await async::with_timeout(simple("POST", "/init", json::serialize(body)),
                                                    std::min(attempt, left(deadline)), "setting up the guest");
     if (done) {
@@ -251,102 +237,50 @@ Task<std::uint64_t> GuestClient::quiesce(Milliseconds limit) {
   co_return free;
 }
 
-Task<std::unique_ptr<GuestProcess>> GuestClient::open(std::string procedure,
-                                                      std::unique_ptr<connect::Message> request,
-                                                      connect::CallOptions options) {
-  auto call = CO_TRY(co_await connect_.stream("/process.Process/" + procedure, std::move(options)));
-  CO_TRY(co_await call->send(request.get()));
-  CO_TRY(co_await call->finish_sending());
-  co_return std::unique_ptr<GuestProcess>(new GuestProcess(this, std::move(call)));
-}
-
-Task<std::unique_ptr<GuestProcess>> GuestClient::start(ExecSpec spec) {
-  auto request = std::make_unique<process::StartRequest>();
-  process::ProcessConfig* config = request->mutable_process();
-  config->set_cmd(std::move(spec.cmd));
-  for (auto& arg : spec.args) config->add_args(std::move(arg));
-  for (auto& [name, value] : spec.envs) (*config->mutable_envs())[name] = std::move(value);
-  if (!spec.cwd.empty()) config->set_cwd(std::move(spec.cwd));
-  if (!spec.tag.empty()) request->set_tag(std::move(spec.tag));
-  request->set_stdin(false);
-  connect::CallOptions options;
-  options.timeout = spec.limit;
-  co_return co_await open("Start", std::move(request), std::move(options));
-}
-
-namespace {
-
-// Appends the event's bytes; false once there are too many.
-bool collect(const process::ProcessEvent& event, ExecOutput* output) {
-  if (!event.has_data()) return true;
-  output->stdout_bytes += event.data().stdout();
-  output->stderr_bytes += event.data().stderr();
-  return output->stdout_bytes.size() + output->stderr_bytes.size() <= kMaxExecOutputBytes;
-}
-
-}  // namespace
-
-Task<ExecOutput> GuestClient::exec(ExecSpec spec, std::shared_ptr<bool> keep_on_cancel) {
-  const auto process = CO_TRY(co_await start(std::move(spec)));
-  ExecOutput output;
-  while (true) {
-    auto event = co_await process->next();
-    if (!event) {
-      if (!*keep_on_cancel) co_await async::shielded(process->kill());
-      co_return fail(std::move(event).error());
-    }
-    if (!*event) co_return output;
-    if (!collect(**event, &output)) {
-      co_await async::shielded(process->kill());
-      co_return fail(Error(Code::kResourceExhausted,
-                           fmt::format("the output is longer than {} bytes", kMaxExecOutputBytes))
-                         .with_reason("output_limit"));
-    }
-    if ((*event)->has_end()) {
-      output.exit_code = (*event)->end().exit_code();
-    }
+template <class Req>
+Task<GuestList> GuestClient::list(std::string procedure, Req request, int field,
+                                  connect::ElementLimits limits) {
+  if (lists_ == nullptr) {
+    lists_ = std::make_unique<async::Semaphore>(co_await asio::this_coro::executor, kMaxGuestLists);
   }
+  auto place = CO_TRY(co_await lists_->acquire());
+  const auto read = [](connect::Client* client, std::string path, Req asked) -> Task<std::string> {
+    const auto answer =
+        CO_TRY(co_await client->open_unary(std::move(path), std::move(asked), {.repeatable = true}));
+    co_return co_await net::read_all(answer.get(), kMaxGuestListBytes);
+  };
+  auto bytes = co_await async::with_timeout(read(&connect_, std::move(procedure), std::move(request)),
+                                            kGuestListLimit, "the guest's list");
+  if (!bytes && bytes.error().reason() == "too_large") {
+    co_return fail(Error(Code::kResourceExhausted,
+                         fmt::format("the list is longer than {} MiB", kMaxGuestListBytes / kMiB))
+                       .with_reason("too_large"));
+  }
+  if (!bytes) co_return fail(std::move(bytes).error());
+  co_return GuestList{std::move(place), connect::ElementReader(std::move(*bytes), field, limits)};
 }
 
-Task<std::vector<process::ProcessInfo>> GuestClient::processes() {
-  auto response = CO_TRY(co_await connect_.unary<process::ListResponse>(
-      "/process.Process/List", process::ListRequest(), {.repeatable = true}));
-  co_return std::vector<process::ProcessInfo>(response.processes().begin(), response.processes().end());
-}
-
-Task<std::unique_ptr<GuestProcess>> GuestClient::connect(process::ProcessSelector selector) {
-  // Its events are those of Start under the same number, so one reader serves both.
-  auto request = std::make_unique<process::ConnectRequest>();
-  *request->mutable_process() = std::move(selector);
-  co_return co_await open("Connect", std::move(request), {});
-}
-
-Task<> GuestClient::signal(process::ProcessSelector selector, process::Signal signal) {
-  process::SendSignalRequest request;
-  *request.mutable_process() = std::move(selector);
-  request.set_signal(signal);
-  connect::CallOptions options;
-  options.timeout = kGuestCallLimit;
-  CO_TRY(co_await connect_.unary<process::SendSignalResponse>("/process.Process/SendSignal",
-                                                              std::move(request), std::move(options)));
-  co_return Result<>{};
+Task<GuestList> GuestClient::processes() {
+  return list("/process.Process/List", process::ListRequest(), process::ListResponse::kProcessesFieldNumber,
+              {.count = kMaxGuestListEntries, .bytes = kMaxProcessEntryBytes});
 }
 
 // ---- folders
 
-Task<filesystem::ListDirResponse> GuestClient::list_dir(std::string path, std::uint32_t depth) {
+Task<GuestList> GuestClient::list_dir(std::string path, std::uint32_t depth) {
   filesystem::ListDirRequest request;
   request.set_path(std::move(path));
   request.set_depth(depth);
-  co_return co_await connect_.unary<filesystem::ListDirResponse>("/filesystem.Filesystem/ListDir",
-                                                                 std::move(request));
+  return list("/filesystem.Filesystem/ListDir", std::move(request),
+              filesystem::ListDirResponse::kEntriesFieldNumber,
+              {.count = kMaxGuestListEntries, .bytes = kMaxFileEntryBytes});
 }
 
 Task<filesystem::EntryInfo> GuestClient::make_dir(std::string path) {
   filesystem::MakeDirRequest request;
   request.set_path(std::move(path));
   auto response = CO_TRY(co_await connect_.unary<filesystem::MakeDirResponse>(
-      "/filesystem.Filesystem/MakeDir", std::move(request)));
+      "/filesystem.Filesystem/MakeDir", std::move(request), kAnswer));
   co_return std::move(*response.mutable_entry());
 }
 
@@ -354,7 +288,7 @@ Task<> GuestClient::remove(std::string path) {
   filesystem::RemoveRequest request;
   request.set_path(std::move(path));
   CO_TRY(co_await connect_.unary<filesystem::RemoveResponse>("/filesystem.Filesystem/Remove",
-                                                             std::move(request)));
+                                                             std::move(request), kAnswer));
   co_return Result<>{};
 }
 

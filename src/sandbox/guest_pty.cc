@@ -6,6 +6,8 @@
 namespace wrenn::sandbox {
 namespace {
 
+constexpr connect::AnswerLimit kAnswer{kMaxEnvdAnswerBytes};
+
 process::PTY pty_of(std::uint32_t cols, std::uint32_t rows) {
   process::PTY pty;
   pty.mutable_size()->set_cols(cols);
@@ -57,7 +59,7 @@ Task<> GuestClient::pty_input(std::string tag, std::string bytes) {
   auto request = request_for<process::SendInputRequest>(tag);
   request.mutable_input()->set_pty(std::move(bytes));
   CO_TRY(co_await connect_.unary<process::SendInputResponse>("/process.Process/SendInput", std::move(request),
-                                                             within_limit()));
+                                                             kAnswer, within_limit()));
   co_return Result<>{};
 }
 
@@ -65,7 +67,7 @@ Task<> GuestClient::pty_resize(std::string tag, std::uint32_t cols, std::uint32_
   auto request = request_for<process::UpdateRequest>(tag);
   *request.mutable_pty() = pty_of(cols, rows);
   CO_TRY(co_await connect_.unary<process::UpdateResponse>("/process.Process/Update", std::move(request),
-                                                          within_limit()));
+                                                          kAnswer, within_limit()));
   co_return Result<>{};
 }
 

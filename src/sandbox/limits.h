@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "async/task.h"
+#include "model/limits.h"
+#include "vmm/limits.h"
 
 namespace wrenn::sandbox {
 
@@ -25,13 +27,23 @@ inline constexpr int kImageTries = 3;
 inline constexpr std::uint64_t kJournalReserveBytes = 4 * kMiB;
 
 inline constexpr std::size_t kMaxExecOutputBytes = 8 * kMiB;
+// Of all commands of one sandbox whose output the agent collects at a time.
+inline constexpr std::size_t kMaxCollectedBytes = 64 * kMiB;
 inline constexpr std::size_t kMaxFileBytes = 100 * kMiB;
 inline constexpr std::size_t kFileChunkBytes = 64 * 1024;
 inline constexpr std::size_t kMaxUploadChunkBytes = kMiB;
-inline constexpr std::size_t kMaxEnvdAnswerBytes = 64 * 1024;
 
-// Of one message of a guest: a listing of the most entries that it gives.
-inline constexpr std::size_t kMaxGuestMessageBytes = 32 * kMiB;
+// What a guest may answer, which may be hostile: to a plain call, as one event of a process (which carries at
+// most 32 KiB of output), and as a list, which is read entry by entry.
+inline constexpr std::size_t kMaxEnvdAnswerBytes = 64 * 1024;
+inline constexpr std::size_t kMaxGuestEventBytes = 64 * 1024;
+inline constexpr std::size_t kMaxGuestListBytes = 16 * kMiB;
+inline constexpr std::size_t kMaxGuestListEntries = 100'000;
+inline constexpr std::size_t kMaxFileEntryBytes = 64 * 1024;
+inline constexpr std::size_t kMaxProcessEntryBytes = 256 * 1024;
+// Of one sandbox at a time: streams of its processes, and lists, which are long.
+inline constexpr long kMaxGuestStreams = 256;
+inline constexpr std::uint64_t kMaxGuestLists = 2;
 
 inline constexpr std::size_t kMinTokenBytes = 32;
 inline constexpr std::size_t kMaxTokenBytes = 128;
@@ -58,6 +70,11 @@ inline constexpr unsigned kStartsPerProcessor = 4;
 inline constexpr Milliseconds kStartQueueLimit{120'000};
 inline constexpr Milliseconds kBootLimit{60'000};
 inline constexpr Milliseconds kInitLimit{20'000};
+inline constexpr std::size_t kEntropyBytes = 64;  // with each /init
+// A guest that has been started and does not answer keeps its place among those that start for this long.
+inline constexpr Milliseconds kStartPlaceLimit{5'000};
+// How often a resume queues for a place while other transitions of its sandbox overtake it.
+inline constexpr int kResumeTries = 3;
 // A guest's clock is set again while it may be further off than this, but not more often.
 inline constexpr Milliseconds kClockGoal{40};
 inline constexpr int kInitRounds = 4;
@@ -67,8 +84,16 @@ inline constexpr Milliseconds kQuiesceLimit{5'000};
 inline constexpr std::uint64_t kGuestReserveBytes = 32 * kMiB;
 inline constexpr std::uint64_t kReclaimWorthBytes = 64 * kMiB;
 inline constexpr Milliseconds kReclaimLimit{2'000};
-inline constexpr Milliseconds kKillProcessLimit{2'000};
+// The guest's clock runs until the VM stands still, and from its resume on.
+static_assert(kQuiesceLimit + kReclaimLimit + vmm::kCommandLimit + kInitLimit < model::kGuestFreezeLimit,
+              "a resumed guest's processes would run before its /init");
+inline constexpr Milliseconds kKillProcessLimit{5'000};
+// Who leaves while a process starts waits this long for its number, to have it killed.
+inline constexpr Milliseconds kStartGrace{2'000};
+// A guest says at once that a process runs, or why not.
+inline constexpr Milliseconds kProcessStartLimit{30'000};
 inline constexpr Milliseconds kGuestCallLimit{5'000};
+inline constexpr Milliseconds kGuestListLimit{60'000};  // large trees
 // Samples of what a sandbox uses: fine ones for 10 minutes, averages for 2 hours and for a day.
 inline constexpr Milliseconds kSamplePeriod{500};
 inline constexpr std::size_t kFineSamples = 1200;

@@ -151,12 +151,12 @@ Task<std::shared_ptr<Sandbox>> Manager::create(CreateSpec spec) {
   CO_TRY(model::check_timeout_sec(spec.timeout_sec));
   if (spec.template_name.empty()) spec.template_name = model::kDefaultTemplate;
   Template from = CO_TRY(templates_.find(spec.template_name));
-  const auto place = CO_TRY(co_await take_start(&context_));
+  auto place = CO_TRY(co_await take_start(&context_));
   Record record = CO_TRY(new_record(spec, from));
   const std::string id = record.id;
   auto sandbox = std::make_shared<Sandbox>(owner(), std::move(record));
   sandboxes_.emplace(id, sandbox);
-  CO_TRY(co_await sandbox->create(std::move(from)));
+  CO_TRY(co_await sandbox->create(std::move(from), std::move(place)));
   log::info("sandbox {}: created from {} in {}", id, spec.template_name, sandbox->host_ip());
   co_return sandbox;
 }

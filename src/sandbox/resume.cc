@@ -38,17 +38,39 @@ Result<std::string> put_files_in_place(async::Blocking blocking, Context* contex
 
 }  // namespace
 
+// Whoever waits for its turn with a place among those that start keeps others from starting, and whoever
+// queues for a place in its turn keeps the sandbox from being destroyed; so neither is waited for with the
+// other.
 Task<> Sandbox::resume(std::int64_t timeout_sec) {
-  const auto place = CO_TRY(co_await take_start(context_));
-  auto all = [](std::shared_ptr<Sandbox> self, std::int64_t timeout) -> Task<> {
-    const auto guard = CO_TRY(co_await self->turn_.lock());
-    co_return co_await self->locked_resume(timeout);
-  };
-  co_return co_await async::shielded(all(shared_from_this(), timeout_sec));
+  const auto self = shared_from_this();
+  for (int tries = 0; tries < kResumeTries; ++tries) {
+    {
+      const auto turn = CO_TRY(co_await turn_.lock());
+      CO_TRY(check_paused(true));
+    }
+    auto place = CO_TRY(co_await take_start(context_));
+    if (turn_.locked()) continue;
+    const auto turn = CO_TRY(co_await turn_.lock());
+    start_place_.emplace(std::move(place));
+    Result<> resumed = co_await async::shielded(locked_resume(timeout_sec));
+    start_place_.reset();
+    co_return resumed;
+  }
+  co_return fail(
+      Error(Code::kUnavailable, fmt::format("sandbox {} is in other transitions all the time", record_.id))
+          .with_reason("in_transition"));
+}
+
+Result<> Sandbox::check_paused(bool or_error) const {
+  if (gone_) return fail(Code::kNotFound, "no sandbox " + record_.id);
+  if (status_ == HostStatus::kPaused || (or_error && status_ == HostStatus::kError)) return {};
+  return fail(Error(Code::kFailedPrecondition,
+                    fmt::format("sandbox {} is {}, not paused", record_.id, model::host_status_name(status_)))
+                  .with_reason("not_paused"));
 }
 
 Task<> Sandbox::locked_resume(std::int64_t timeout_sec) {
-  if (gone_) co_return fail(Code::kNotFound, "no sandbox " + record_.id);
+  CO_TRY(check_paused(true));
   if (status_ == HostStatus::kError) {
     auto leftover = CO_TRY(co_await look_again());
     if (leftover) CO_TRY(co_await settle(std::move(*leftover)));
@@ -60,14 +82,11 @@ Task<> Sandbox::locked_resume(std::int64_t timeout_sec) {
       co_return co_await write_journal(Phase::kRunning, Durability::kAtomic);
     }
   }
-  if (status_ != HostStatus::kPaused) {
-    co_return fail(Error(Code::kFailedPrecondition, fmt::format("sandbox {} is {}, not paused", record_.id,
-                                                                model::host_status_name(status_)))
-                       .with_reason("not_paused"));
-  }
+  CO_TRY(check_paused(false));
   set_status(HostStatus::kResuming);
   const Result<> loaded = co_await load_paused();
   if (!loaded) {
+    start_place_.reset();
     co_await back_to_paused();
     co_return loaded;
   }
@@ -123,6 +142,7 @@ Task<> Sandbox::run_resumed() {
 
 // The disk has gone on since the snapshot, so of a VM that has ended, or ends now, nothing is left to resume.
 asio::awaitable<void> Sandbox::retire_resumed() {
+  start_place_.reset();
   Result<> retired;
   if (const auto death = vmm::DeathProof::of(*machine_.vm)) {
     retired = co_await discard(Grounds::vm_ended(*death, "its VM ended while it was resumed"));

@@ -2,7 +2,9 @@
 
 #include <sys/stat.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
+#include "net/digest.h"
 #include "sandbox/files.h"
 #include "sandbox/limits.h"
 #include "sys/file.h"
@@ -215,10 +217,31 @@ std::vector<std::pair<std::string, std::string>> Sandbox::guest_envs() const {
           {"WRENN_TEMPLATE_ID", record_.template_name}};
 }
 
+namespace {
+
+// The same in every life of a sandbox, and another one in each of its clones.
+std::string machine_id(const std::string& sandbox_id) {
+  constexpr std::size_t kBytes = 16;
+  const auto digest = net::sha256("machine " + sandbox_id);
+  return to_hex(std::span(digest).first(kBytes));
+}
+
+}  // namespace
+
+// A guest may keep its host waiting on purpose; others start meanwhile.
+Task<> Sandbox::give_place_back(Milliseconds after) {
+  CO_TRY(co_await async::sleep_for(after));
+  start_place_.reset();
+  co_return Result<>{};
+}
+
 Task<> Sandbox::init_guest() {
   const auto vm = machine_.vm;
   auto alive = [vm] { return vm->alive(); };
-  Result<> done = co_await guest_->init(guest_envs(), std::move(alive), kInitLimit);
+  async::Nursery waiting(context_->executor);
+  waiting.spawn("start place", give_place_back(kStartPlaceLimit));
+  Result<> done = co_await guest_->init(guest_envs(), machine_id(record_.id), std::move(alive), kInitLimit);
+  co_await waiting.cancel_and_join();
   if (done || vm->alive()) co_return done;
   // How the VM ended says more than that nobody answered.
   Result<> exit = co_await vm->wait_exit();

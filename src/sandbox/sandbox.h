@@ -44,7 +44,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   ~Sandbox();
 
   // ---- transitions; on failure of create() nothing is left of the sandbox
-  Task<> create(Template from);
+  Task<> create(Template from, async::Semaphore::Guard place);
   // failed_precondition when not running. A failure before the snapshot is durable leaves it running.
   Task<> pause();
   // As pause(), if still idle when its turn comes; otherwise ok without effect.
@@ -140,6 +140,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> locked_destroy();
   std::vector<std::pair<std::string, std::string>> guest_envs() const;
   Task<> init_guest();
+  Task<> give_place_back(Milliseconds after);
 
   // create.cc
   Task<> locked_create(Template from);
@@ -156,6 +157,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Task<> roll_back_pause(Error cause);
 
   // resume.cc
+  Result<> check_paused(bool or_error) const;
   Task<> locked_resume(std::int64_t timeout_sec);
   Task<> load_paused();
   Task<> back_to_paused();
@@ -177,6 +179,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Metrics metrics_;
   std::shared_ptr<GuestClient> guest_;
   async::Mutex turn_;
+  std::optional<async::Semaphore::Guard> start_place_;  // while it starts; see take_start
   async::Condition changed_;
   std::set<Operation*> operations_;
   std::shared_ptr<bool> dropping_ = std::make_shared<bool>(false);

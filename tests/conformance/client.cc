@@ -35,6 +35,11 @@ Result<Request> message_of(const ClientCompatRequest& test, int index) {
   return request;
 }
 
+connect::AnswerLimit limit_of(const ClientCompatRequest& test) {
+  constexpr std::size_t kDefault = 4 * 1024 * 1024;
+  return {test.message_receive_limit() > 0 ? test.message_receive_limit() : kDefault};
+}
+
 template <class Request, class Response>
 Task<> unary(connect::Client* client, ClientCompatRequest test, ClientResponseResult* result) {
   auto request = CO_TRY(message_of<Request>(test, 0));
@@ -45,7 +50,8 @@ Task<> unary(connect::Client* client, ClientCompatRequest test, ClientResponseRe
   const bool cancels = test.has_cancel();
   const Milliseconds limit = cancels ? Milliseconds(test.cancel().after_close_send_ms()) : kCallLimit;
   auto response = co_await async::with_timeout(
-      client->unary<Response>(procedure(test), std::move(request), std::move(options)), limit, "the call");
+      client->unary<Response>(procedure(test), std::move(request), limit_of(test), std::move(options)), limit,
+      "the call");
   fill_headers(metadata->headers, result->mutable_response_headers());
   fill_headers(metadata->trailers, result->mutable_response_trailers());
   if (!response && cancels) co_return fail(async::canceled_error());
@@ -90,7 +96,7 @@ Task<> receive_one(connect::ClientCall* call, ClientResponseResult* result) {
 
 template <class Request, class Response>
 Task<> stream(connect::Client* client, ClientCompatRequest test, ClientResponseResult* result) {
-  auto call = CO_TRY(co_await client->stream(procedure(test), options_of(test)));
+  auto call = CO_TRY(co_await client->stream(procedure(test), limit_of(test), options_of(test)));
   CO_TRY(co_await send_all<Request>(call.get(), &test, result));
   const auto& cancel = test.cancel();
   if (test.has_cancel() && cancel.has_before_close_send()) co_return fail(async::canceled_error());
@@ -134,7 +140,6 @@ Task<pb::ClientCompatResponse> run_test(std::shared_ptr<net::HttpClient> http, C
   connect::ClientOptions options;
   options.json = test.codec() == pb::CODEC_JSON;
   options.compress = test.compression() == pb::COMPRESSION_GZIP;
-  if (test.message_receive_limit() > 0) options.max_message_bytes = test.message_receive_limit();
   connect::Client client(std::move(http), endpoint, std::move(options));
   pb::ClientCompatResponse response;
   response.set_test_name(test.test_name());
