@@ -17,7 +17,8 @@ namespace {
 
 using namespace wrenn;
 
-constexpr std::size_t kWorkers = 2;
+// Some may hang on a file system of the guest's own that does not answer.
+constexpr std::size_t kWorkers = 8;
 constexpr int kInitPid = 1;
 constexpr int kUsageError = 2;
 

@@ -1,5 +1,6 @@
 #include "envd/app.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <boost/json.hpp>
@@ -15,9 +16,18 @@
 #include "envd/metrics_route.h"
 #include "envd/process_service.h"
 #include "envd/watch_service.h"
+#include "model/limits.h"
+#include "sys/fd.h"
 
 namespace wrenn::envd {
 namespace {
+
+// Only the sandbox's own disk: sync(2) would wait for whatever else a guest has mounted, for ever where that
+// is a file system of its own making that does not answer.
+void sync_disk(async::Blocking /*blocking*/) {
+  const sys::Fd root(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root.valid() || ::syncfs(root.get()) != 0) log::warn("sync: {}", fail_errno("/").error().to_string());
+}
 
 using ExchangePtr = std::shared_ptr<net::Exchange>;
 
@@ -37,7 +47,7 @@ struct App::State {
         watches(executor, workers, &settings),
         tasks(executor),
         server(executor, [this](ExchangePtr e) { return handle(std::move(e)); }) {
-    serve_processes(&router, &processes, &settings);
+    serve_processes(&router, pool, &processes, &settings);
     serve_filesystem(&router, pool, &settings);
     watches.serve(&router);
   }
@@ -96,7 +106,7 @@ struct App::State {
     CO_TRY(co_await async::offload(*pool, [asked](async::Blocking blocking) -> Result<> {
       const int frozen = ProcessGroups::count_frozen(blocking, asked, kFreezeLimit);
       if (frozen < static_cast<int>(asked.size())) log::warn("a process does not stop for the pause");
-      ::sync();
+      sync_disk(blocking);
       return {};
     }));
     net::Headers headers;
@@ -111,7 +121,7 @@ struct App::State {
   }
 
   Task<> thaw_later(std::uint64_t freeze_number) {
-    CO_TRY(co_await async::sleep_for(kFreezeWatchdog));
+    CO_TRY(co_await async::sleep_for(model::kGuestFreezeLimit));
     if (!groups.frozen() || freezes != freeze_number) co_return Result<>{};
     log::warn("still frozen, and nobody came: processes go on");
     co_return groups.thaw();

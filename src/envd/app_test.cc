@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "envd/download.h"
 #include "envd/metrics_route.h"
 #include "envd/signature.h"
@@ -339,7 +340,15 @@ TEST(EnvdRoot, InitSetsEnvironmentAndToken) {
     EXPECT_EQ(CO_TRY(co_await call(peer, "POST", "/init", "[]")).status, 400);
     EXPECT_EQ(CO_TRY(co_await call(peer, "POST", "/init", R"({"envVars":{"A":1}})")).status, 400);
     EXPECT_EQ(CO_TRY(co_await call(peer, "POST", "/init", R"({"timestamp":"yesterday"})")).status, 400);
-    const char* body = R"({"envVars":{"A":"1"},"accessToken":"secret-token"})";
+    const std::string entropy = R"("entropy":")" + to_base64(std::string(32, 'e')) + "\"";
+    const std::string body = R"({"envVars":{"A":"1"},"accessToken":"secret-token",)" + entropy + "}";
+    for (const std::string poor : {R"({"envVars":{}})", R"({"entropy":""})", R"({"entropy":"AAAA"})"}) {
+      const auto refused = CO_TRY(co_await call(peer, "POST", "/init", poor));
+      EXPECT_EQ(refused.status, 400) << "a clone would share its generator's state";
+      EXPECT_THAT(refused.body, HasSubstr("entropy"));
+    }
+    EXPECT_EQ(CO_TRY(co_await call(peer, "POST", "/init", R"({"machineId":"x",)" + entropy + "}")).status,
+              400);
     EXPECT_EQ(CO_TRY(co_await call(peer, "POST", "/init", body)).status, 204);
     EXPECT_EQ(CO_TRY(co_await call(peer, "GET", "/envs")).status, 401);
     EXPECT_EQ(CO_TRY(co_await call(peer, "GET", "/envs", "", "secret-tokem")).status, 401);

@@ -1,6 +1,7 @@
 #include "envd/init_route.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/random.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "envd/files_route.h"
 #include "envd/limits.h"
 #include "sys/fd.h"
+#include "sys/file.h"
 
 namespace wrenn::envd {
 namespace {
@@ -23,6 +25,8 @@ namespace json = boost::json;
 using std::chrono::nanoseconds;
 
 constexpr std::size_t kPoolBytes = 64;
+constexpr const char* kMachineIdPath = "/etc/machine-id";
+constexpr mode_t kMachineIdMode = 0444;
 
 Result<> set_clock(nanoseconds host) {
   const auto guest = std::chrono::system_clock::now().time_since_epoch();
@@ -33,7 +37,8 @@ Result<> set_clock(nanoseconds host) {
   return {};
 }
 
-// Guests that share a snapshot share the generator's state until this runs.
+// Guests that share a snapshot share the generator's state until this runs, and the kernel's own sources may
+// be no more than a time stamp.
 Result<> reseed(std::string_view entropy) {
   const sys::Fd random(::open("/dev/urandom", O_RDWR | O_CLOEXEC));
   if (!random.valid()) return fail_errno("open /dev/urandom");
@@ -42,8 +47,7 @@ Result<> reseed(std::string_view entropy) {
   const int header[2] = {static_cast<int>(length * 8), static_cast<int>(length)};  // entropy_count, buf_size
   std::memcpy(request.data(), header, sizeof header);
   std::memcpy(request.data() + sizeof header, entropy.data(), length);
-  if (length > 0 && ::ioctl(random.get(), RNDADDENTROPY, request.data()) != 0)
-    return fail_errno("RNDADDENTROPY");
+  if (::ioctl(random.get(), RNDADDENTROPY, request.data()) != 0) return fail_errno("RNDADDENTROPY");
   if (::ioctl(random.get(), RNDRESEEDCRNG) != 0) return fail_errno("RNDRESEEDCRNG");
   return {};
 }
@@ -83,6 +87,41 @@ Result<std::map<std::string, std::string>> env_field(const json::object& body) {
   return envs;
 }
 
+// Less than enough is refused, since clones would go on sharing what their generators hold.
+Result<std::string> entropy_field(const json::object& body) {
+  const std::string text = TRY(text_field(body, "entropy"));
+  std::string bytes = TRY(from_base64(text));
+  if (bytes.size() >= kMinEntropyBytes) return bytes;
+  return fail(
+      Error(Code::kInvalidArgument, fmt::format("entropy must have at least {} bytes", kMinEntropyBytes))
+          .with_field("entropy"));
+}
+
+Result<std::string> machine_id_field(const json::object& body) {
+  std::string id = TRY(text_field(body, "machineId"));
+  const bool hex = id.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (id.empty() || (hex && id.size() == kMachineIdDigits)) return id;
+  return fail(
+      Error(Code::kInvalidArgument, "machineId must be 32 hexadecimal digits").with_field("machineId"));
+}
+
+// Whatever stands there may be the owner's: no link is followed, and nothing is waited for.
+Result<> write_machine_id(const std::string& id, const std::string& last) {
+  const sys::Fd file =
+      TRY(sys::open_file(kMachineIdPath, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, kMachineIdMode));
+  std::array<char, 2 * kMachineIdDigits> text{};
+  const ssize_t got = ::pread(file.get(), text.data(), text.size(), 0);
+  if (got < 0) return fail_errno(kMachineIdPath);
+  const std::string_view found = trim({text.data(), static_cast<std::size_t>(got)});
+  if (!found.empty() && found != "uninitialized" && found != last) return {};
+  const std::string line = id + "\n";
+  if (::pwrite(file.get(), line.data(), line.size(), 0) != static_cast<ssize_t>(line.size()) ||
+      ::ftruncate(file.get(), static_cast<off_t>(line.size())) != 0) {
+    return fail_errno(kMachineIdPath);
+  }
+  return {};
+}
+
 Result<> apply(const json::object& body, const net::Headers& headers, Settings* settings) {
   const std::string token = TRY(text_field(body, "accessToken"));
   const std::string& current = settings->access_token;
@@ -100,14 +139,19 @@ Result<> apply(const json::object& body, const net::Headers& headers, Settings* 
   const std::string workdir = TRY(text_field(body, "defaultWorkdir"));
   if (!workdir.empty()) next.default_workdir = workdir;
   if (!token.empty()) next.access_token = token;
+  const std::string entropy = TRY(entropy_field(body));
+  const std::string machine_id = TRY(machine_id_field(body));
   const std::string timestamp = TRY(text_field(body, "timestamp"));
   if (!timestamp.empty()) {
     const nanoseconds host = TRY(parse_rfc3339(timestamp));
     TRY(set_clock(host));
   }
-  const std::string encoded = TRY(text_field(body, "entropy"));
-  const std::string entropy = TRY(from_base64(encoded));
   TRY(reseed(entropy));
+  if (!machine_id.empty() && machine_id != settings->machine_id) {
+    const Result<> written = write_machine_id(machine_id, settings->machine_id);
+    if (!written) log::warn("init: {}", written.error().to_string());
+    next.machine_id = machine_id;
+  }
   *settings = std::move(next);
   return {};
 }

@@ -6,9 +6,10 @@
 
 namespace wrenn::envd {
 
-// POST /init: takes the host's clock, mixes fresh entropy into the kernel's generator and reseeds it,
-// replaces environment, default user, folder and access token. 204; 400 malformed; 401 when a token is set
-// and the request presents another one.
+// POST /init: takes the host's clock, mixes its entropy into the kernel's generator and reseeds it, replaces
+// environment, default user, folder and access token, and gives the machine its id unless its owner has. 204;
+// 400 malformed, or without at least 32 bytes of entropy; 401 when a token is set and the request presents
+// another one.
 // Then processes that a pause froze go on.
 Task<> serve_init(std::shared_ptr<net::Exchange> exchange, Settings* settings, ProcessGroups* groups);
 

@@ -37,8 +37,9 @@ inline constexpr std::chrono::milliseconds kClockTolerance{10};
 inline constexpr std::uint64_t kReservedMemoryBytes = std::uint64_t{128} * 1024 * 1024;
 inline constexpr Milliseconds kFreezeLimit{500};
 inline constexpr Milliseconds kMaxFreezeWait{10'000};
-// A guest that was frozen for a pause and neither paused nor initialised goes on after this.
-inline constexpr Milliseconds kFreezeWatchdog{15'000};
+// Less from the host is refused: clones that share their generator's state would go on sharing it.
+inline constexpr std::size_t kMinEntropyBytes = 32;
+inline constexpr std::size_t kMachineIdDigits = 32;
 // Every process of the API costs envd a few descriptors. Processes get the usual limit, above which select(2)
 // does not work.
 inline constexpr std::uint64_t kOwnOpenFiles = 65'536;

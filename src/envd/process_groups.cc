@@ -76,6 +76,10 @@ Result<std::optional<std::string>> ProcessGroups::add(Kind kind) {
   return std::optional<std::string>(std::move(group));
 }
 
+Result<> ProcessGroups::kill(const std::string& group) {
+  return sys::write_existing(group + "/cgroup.kill", "1");
+}
+
 void ProcessGroups::release(std::string group) {
   emptying_.push_back(std::move(group));
   sweep();

@@ -28,6 +28,8 @@ class ProcessGroups {
   // A new group's folder; nullopt without cgroups. kUnavailable while frozen: a process that joined then
   // would stop before it runs its program.
   Result<std::optional<std::string>> add(Kind kind);
+  // Ends every process of the group and of groups below it, wherever it went and however fast it forks.
+  static Result<> kill(const std::string& group);
   // The process of the group has ended. The group goes once the last of what it started has.
   void release(std::string group);
 

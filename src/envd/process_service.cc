@@ -74,10 +74,13 @@ Task<> relay(Context context, Subscription subscription, Writer<Response> out) {
 
 class Service {
  public:
-  Service(ProcessTable* table, Settings* settings) : table_(table), settings_(settings) {}
+  Service(asio::thread_pool* pool, ProcessTable* table, Settings* settings)
+      : pool_(pool), table_(table), settings_(settings) {}
 
   Task<> start(Context context, process::StartRequest request, Writer<process::StartResponse> out) {
     auto spec = CO_TRY(make_spec(*context, std::move(request), *settings_));
+    CO_TRY(co_await async::offload(
+        *pool_, [cwd = spec.cwd](async::Blocking blocking) { return check_cwd(blocking, cwd); }));
     auto subscription = CO_TRY(table_->start(std::move(spec)));
     co_return co_await relay(std::move(context), std::move(subscription), out);
   }
@@ -122,6 +125,7 @@ class Service {
   }
 
  private:
+  asio::thread_pool* pool_;
   ProcessTable* table_;
   Settings* settings_;
 };
@@ -136,9 +140,10 @@ Milliseconds keepalive_interval(const net::Headers& headers) {
   return std::chrono::seconds(seconds);
 }
 
-void serve_processes(connect::Router* router, ProcessTable* table, Settings* settings) {
+void serve_processes(connect::Router* router, asio::thread_pool* pool, ProcessTable* table,
+                     Settings* settings) {
   using std::placeholders::_1, std::placeholders::_2, std::placeholders::_3;
-  const auto service = std::make_shared<Service>(table, settings);
+  const auto service = std::make_shared<Service>(pool, table, settings);
   const std::string prefix = "/process.Process/";
   router->server_stream<process::StartRequest, process::StartResponse>(
       prefix + "Start", std::bind(&Service::start, service, _1, _2, _3));

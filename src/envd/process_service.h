@@ -5,8 +5,9 @@
 
 namespace wrenn::envd {
 
-// Adds process.Process to the router. Both pointers outlive it.
-void serve_processes(connect::Router* router, ProcessTable* table, Settings* settings);
+// Adds process.Process to the router. The pointers outlive it.
+void serve_processes(connect::Router* router, asio::thread_pool* pool, ProcessTable* table,
+                     Settings* settings);
 
 // How long a stream may be silent: the Keepalive-Ping-Interval header in seconds, 90 without.
 Milliseconds keepalive_interval(const net::Headers& headers);

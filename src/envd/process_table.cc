@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "base/log.h"
 #include "envd/limits.h"
 
 namespace wrenn::envd {
@@ -112,7 +113,9 @@ Result<Plumbing> make_plumbing(const process::StartRequest& request, uid_t owner
   return p;
 }
 
-Result<> check_cwd(const std::string& cwd) {
+}  // namespace
+
+Result<> check_cwd(async::Blocking /*blocking*/, const std::string& cwd) {
   struct stat info{};
   if (::stat(cwd.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
     return fail(Error(Code::kInvalidArgument, fmt::format("cwd '{}' does not exist", cwd)).with_field("cwd"));
@@ -120,14 +123,11 @@ Result<> check_cwd(const std::string& cwd) {
   return {};
 }
 
-}  // namespace
-
 Result<Subscription> ProcessTable::start(StartSpec spec) {
   if (entries_.size() >= kMaxProcesses) {
     return fail(Error(Code::kResourceExhausted, fmt::format("{} processes already run", kMaxProcesses))
                     .with_reason("too_many_processes"));
   }
-  TRY(check_cwd(spec.cwd));
   const auto& config = spec.request.process();
   if (config.cmd().empty()) return fail(Error(Code::kInvalidArgument, "cmd is empty").with_field("cmd"));
   Plumbing plumbing = TRY(make_plumbing(spec.request, spec.user.uid));
@@ -169,13 +169,22 @@ Result<Subscription> ProcessTable::start(StartSpec spec) {
   return Subscription(std::move(channel));
 }
 
+void ProcessTable::kill_all_of(const Entry& entry) {
+  if (entry.group) {
+    const Result<> killed = ProcessGroups::kill(*entry.group);
+    if (killed) return;
+    log::warn("process {}: {}", entry.info.pid(), killed.error().to_string());
+  }
+  // Without cgroups what has left the process group lives on. A group that has just ended is no error.
+  (void)entry.child.signal_group(SIGKILL);
+}
+
 Task<> ProcessTable::enforce_lifetime(std::shared_ptr<Entry> entry, Milliseconds lifetime) {
   const auto until = Clock::now() + lifetime;
   while (!entry->done) {
     const auto left = std::chrono::ceil<Milliseconds>(until - Clock::now());
     if (left.count() <= 0) {
-      // The leader leads its group; the group may outlive it by a moment, which is no error.
-      (void)entry->child.signal_group(SIGKILL);
+      kill_all_of(*entry);
       break;
     }
     const Result<> woken = co_await entry->exited.wait_for(left);
@@ -232,7 +241,9 @@ Task<> ProcessTable::supervise(std::shared_ptr<Entry> entry) {
   if (entry->group) groups_->release(*entry->group);
   const ProcessEvent end = end_event(*status);
   remember(*entry, end);
-  entries_.erase(entry->info.pid());
+  // The number may be another process's by now: readers that lag were waited for.
+  const auto listed = entries_.find(entry->info.pid());
+  if (listed != entries_.end() && listed->second == entry) entries_.erase(listed);
   const Result<> told = co_await publish(entry, end);
   for (const auto& listener : entry->subscribers) listener->close();
   entry->subscribers.clear();
@@ -318,7 +329,9 @@ Task<> ProcessTable::send_input(process::ProcessSelector selector, process::Proc
 
 Result<> ProcessTable::signal(const process::ProcessSelector& selector, int number) {
   const auto entry = TRY(find(selector));
-  return entry->child.signal(number);
+  if (number != SIGKILL) return entry->child.signal_group(number);
+  kill_all_of(*entry);
+  return {};
 }
 
 Result<> ProcessTable::close_stdin(const process::ProcessSelector& selector) {
@@ -329,7 +342,7 @@ Result<> ProcessTable::close_stdin(const process::ProcessSelector& selector) {
 }
 
 asio::awaitable<void> ProcessTable::shutdown() {
-  for (const auto& [pid, entry] : entries_) (void)entry->child.signal_group(SIGKILL);
+  for (const auto& [pid, entry] : entries_) kill_all_of(*entry);
   co_await nursery_.join();
 }
 

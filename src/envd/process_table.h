@@ -37,8 +37,12 @@ struct StartSpec {
   sys::User user;
   std::string cwd;
   std::vector<std::string> env;
-  std::optional<Milliseconds> lifetime;  // killed with its group after this
+  std::optional<Milliseconds> lifetime;  // killed with all that it started after this
 };
+
+// kInvalidArgument, field "cwd", for what is no folder. It may lie on a file system of the guest's own that
+// does not answer.
+Result<> check_cwd(async::Blocking blocking, const std::string& cwd);
 
 // The processes started through the API. Output goes to whoever listens; a listener that lags holds the
 // process back, one that left does not.
@@ -47,13 +51,15 @@ class ProcessTable {
   ProcessTable(asio::any_io_executor executor, ProcessGroups* groups);
   ~ProcessTable();
 
-  // The first event of the subscription is start. kResourceExhausted when too many run.
+  // The first event of the subscription is start. kResourceExhausted when too many run. The cwd is checked.
   Result<Subscription> start(StartSpec spec);
   // start, then what follows; or start and end of a process that ended within the last 30 s.
   Result<Subscription> connect(const process::ProcessSelector& selector);
   std::vector<process::ProcessInfo> list() const;
   Result<> resize(const process::ProcessSelector& selector, const process::PTY& pty);
   Task<> send_input(process::ProcessSelector selector, process::ProcessInput input);
+  // SIGKILL ends the process with all that it started, also what left its process group; other signals go to
+  // that group.
   Result<> signal(const process::ProcessSelector& selector, int number);
   Result<> close_stdin(const process::ProcessSelector& selector);
   // Kills what runs and waits for it.
@@ -64,6 +70,7 @@ class ProcessTable {
   struct Ended;
   Result<std::shared_ptr<Entry>> find(const process::ProcessSelector& selector) const;
   static Task<> wait_exited(std::shared_ptr<Entry> entry);
+  static void kill_all_of(const Entry& entry);
   Task<> supervise(std::shared_ptr<Entry> entry);
   Task<> pump(std::shared_ptr<Entry> entry, int fd, int kind);
   Task<> publish(std::shared_ptr<Entry> entry, ProcessEvent event);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "sys/file.h"
 
 namespace wrenn::envd {
@@ -158,17 +160,37 @@ TEST(ProcessTable, ExitsAreRemembered) {
   });
 }
 
+// True once the process is gone, waiting for it.
+Task<bool> ends(pid_t pid) {
+  for (int i = 0; i < 500 && sys::process_start_time(pid); ++i) {
+    CO_TRY(co_await async::sleep_for(Milliseconds(20)));
+  }
+  co_return !sys::process_start_time(pid);
+}
+
 TEST(ProcessTable, LifetimesEndTheWholeGroup) {
   with_table([](ProcessTable* table) -> Task<> {
     StartSpec spec = script("sleep 300 & echo $!; wait");
     spec.lifetime = Milliseconds(300);
     const auto outcome = CO_TRY(co_await run_to_end(table, std::move(spec)));
     EXPECT_EQ(outcome.end.status(), "signal: killed");
-    const pid_t child = std::atoi(outcome.out.c_str());
-    for (int i = 0; i < 100 && sys::process_start_time(child); ++i) {
-      CO_TRY(co_await async::sleep_for(Milliseconds(20)));
+    EXPECT_TRUE(CO_TRY(co_await ends(std::atoi(outcome.out.c_str())))) << "a child of the process lives on";
+    co_return Result<>{};
+  });
+}
+
+TEST(ProcessTable, SignalsReachTheWholeGroup) {
+  with_table([](ProcessTable* table) -> Task<> {
+    for (const int number : {SIGTERM, SIGKILL}) {
+      auto subscription = CO_TRY(table->start(script("sleep 300 & echo $!; wait")));
+      const auto start = CO_TRY(co_await subscription.channel()->receive());
+      const auto line = CO_TRY(co_await subscription.channel()->receive());
+      const pid_t child = std::atoi(line->data().stdout().c_str());
+      CO_TRY(table->signal(by_pid(start->start().pid()), number));
+      const auto outcome = CO_TRY(co_await finish(std::move(subscription)));
+      EXPECT_FALSE(outcome.end.exited());
+      EXPECT_TRUE(CO_TRY(co_await ends(child))) << "a child lives on after signal " << number;
     }
-    EXPECT_FALSE(sys::process_start_time(child)) << "a child of the process lives on";
     co_return Result<>{};
   });
 }
@@ -206,9 +228,9 @@ TEST(ProcessTable, TerminalsEchoAndResize) {
 
 TEST(ProcessTable, WhatCannotStartIsTold) {
   with_table([](ProcessTable* table) -> Task<> {
-    StartSpec nowhere = script("true");
-    nowhere.cwd = "/no/such/folder";
-    EXPECT_EQ(table->start(std::move(nowhere)).error().field(), "cwd");
+    EXPECT_EQ(check_cwd(kBlocking, "/no/such/folder").error().field(), "cwd");
+    EXPECT_EQ(check_cwd(kBlocking, "/etc/passwd").error().field(), "cwd");
+    EXPECT_TRUE(check_cwd(kBlocking, "/"));
     StartSpec nothing = script("true");
     nothing.request.mutable_process()->set_cmd("");
     EXPECT_EQ(table->start(std::move(nothing)).error().field(), "cmd");

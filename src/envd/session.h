@@ -15,6 +15,7 @@ struct Settings {
   std::string default_user = "root";
   std::string default_workdir;
   std::string access_token;  // empty: open
+  std::string machine_id;    // as it was last written to /etc/machine-id
 };
 
 // The user a request acts as: its Basic user name, or the default one. kUnauthenticated when there is none.
