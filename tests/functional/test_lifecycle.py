@@ -2,6 +2,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import time
 
 import pytest
@@ -95,6 +96,16 @@ class TestCreate:
         for kind in range(3):
             values = [each[kind] for each in seen]
             assert len(set(values)) == 3, f"clones share random values: {values}"
+
+    def test_machine_ids(self, api, make):
+        first, second = make(), make()
+        ids = [api.shell(each, "cat /etc/machine-id") for each in (first, second)]
+        assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids) and ids[0] != ids[1], ids
+        api.shell(second, "echo 0123456789abcdef0123456789abcdef > /etc/machine-id")
+        for each, wanted in ((first, ids[0]), (second, "0123456789abcdef0123456789abcdef")):
+            api.pause(each)
+            api.resume(each)
+            assert api.shell(each, "cat /etc/machine-id") == wanted, "it is the sandbox's, or its owner's"
 
     def test_nothing_writes_to_the_disk_unasked(self, api, make):
         """The disk was made ready before; a kernel that finishes that job itself writes tens of MiB in each clone."""
