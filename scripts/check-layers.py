@@ -21,7 +21,7 @@ TABLE = {
     "sandbox": ["model", "vmm", "host", "snapshot", "image", "connect"],
     "agent": ["sandbox"],
     "control": ["model", "store", "connect"],
-    "envd": ["sys", "connect"],
+    "envd": ["model", "sys", "connect"],
     "cli": ["connect", "sys", "model"],
 }
 # Generated from proto/ and included by these first path parts.
