@@ -225,7 +225,7 @@ sys::ChildProcess live_in(int slot) {
 }
 
 TEST_F(HostNetworkRoot, ASlotIsNobodyElsesWhileAProcessLivesInIt) {
-  for (const int index : {5, 6}) ASSERT_TRUE(create_slot(kBlocking, index, 0));
+  for (const int index : {5, 6}) ASSERT_TRUE(create_slot(kBlocking, index, {}));
   sys::ChildProcess found = live_in(5);  // of a sandbox whose journal cannot be read
   sys::ChildProcess slow = live_in(6);   // of a VM that could not be killed in time
   async::Loop loop(1);
