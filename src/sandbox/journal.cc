@@ -1,5 +1,7 @@
 #include "sandbox/journal.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <boost/json.hpp>
 #include <limits>
@@ -16,6 +18,7 @@ namespace json = boost::json;
 
 constexpr int kJournalVersion = 1;
 constexpr std::size_t kMaxJournalBytes = 64 * 1024;
+constexpr std::string_view kJournalName = "journal.json";
 
 constexpr std::array<std::pair<Phase, std::string_view>, 7> kPhaseNames{{{Phase::kCreating, "creating"},
                                                                          {Phase::kRunning, "running"},
@@ -123,7 +126,8 @@ Result<Record> parse_record(std::string_view text) {
 Result<> write_record(async::Blocking blocking, const std::string& dir, const Record& record,
                       Durability durability) {
   const auto write = [&] {
-    return sys::write_file_atomic(blocking, dir + "/journal.json", to_json(record), 0600, durability);
+    return sys::write_file_atomic(blocking, fmt::format("{}/{}", dir, kJournalName), to_json(record), 0600,
+                                  durability);
   };
   Result<> written = write();
   if (written || written.error().reason() != "disk_full") return written;
@@ -134,8 +138,19 @@ Result<> write_record(async::Blocking blocking, const std::string& dir, const Re
 }
 
 Result<Record> read_record(async::Blocking /*blocking*/, const std::string& dir) {
-  const std::string text = TRY(sys::read_file(dir + "/journal.json", kMaxJournalBytes));
+  const std::string text = TRY(sys::read_file(fmt::format("{}/{}", dir, kJournalName), kMaxJournalBytes));
   return parse_record(text);
+}
+
+Result<> remove_folder(async::Blocking blocking, const std::string& dir) {
+  const auto names = sys::list_dir(blocking, dir);
+  if (!names && names.error().sys_errno() != ENOENT) return fail(names.error());
+  if (names) {
+    for (const std::string& name : *names) {
+      if (name != kJournalName) TRY(sys::remove_tree(blocking, dir + "/" + name));
+    }
+  }
+  return sys::remove_tree(blocking, dir);
 }
 
 }  // namespace wrenn::sandbox

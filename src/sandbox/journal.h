@@ -53,5 +53,8 @@ using sys::Durability;
 Result<> write_record(async::Blocking blocking, const std::string& dir, const Record& record,
                       Durability durability);
 Result<Record> read_record(async::Blocking blocking, const std::string& dir);
+// Removes a sandbox's folder with all in it, the journal last, so that it still says whose the rest is should
+// the agent die meanwhile. Ok when absent.
+Result<> remove_folder(async::Blocking blocking, const std::string& dir);
 
 }  // namespace wrenn::sandbox

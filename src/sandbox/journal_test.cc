@@ -1,6 +1,9 @@
 #include "sandbox/journal.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
 
 #include "sys/file.h"
 
@@ -77,6 +80,25 @@ TEST(Journal, EarlierAgentsDidNotNameTheDriver) {
   const auto out = parse_record(text);
   ASSERT_TRUE(out) << out.error().to_string();
   EXPECT_EQ(out->driver, "");
+}
+
+TEST(Journal, GoesLastWhenItsFolderIsRemoved) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  ASSERT_EQ(::unshare(CLONE_NEWNS), 0);
+  ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  const auto dir = sys::TempDir::make(kBlocking);
+  ASSERT_TRUE(dir);
+  const std::string sandbox = dir->path() + "/sb-abc";
+  // A mount point cannot be removed: the removal stops there, as it would with an agent that dies.
+  ASSERT_TRUE(sys::mkdirs(sandbox + "/busy"));
+  ASSERT_EQ(::mount("none", (sandbox + "/busy").c_str(), "tmpfs", 0, nullptr), 0);
+  ASSERT_TRUE(write_record(kBlocking, sandbox, sample(), Durability::kAtomic));
+  EXPECT_FALSE(remove_folder(kBlocking, sandbox));
+  EXPECT_TRUE(read_record(kBlocking, sandbox));
+  ASSERT_EQ(::umount2((sandbox + "/busy").c_str(), MNT_DETACH), 0);
+  EXPECT_TRUE(remove_folder(kBlocking, sandbox));
+  EXPECT_FALSE(sys::exists(sandbox));
+  EXPECT_TRUE(remove_folder(kBlocking, sandbox)) << "absent is fine";
 }
 
 TEST(Journal, WritesReplaceTheOldRecord) {

@@ -322,11 +322,11 @@ Task<> Sandbox::discard(Grounds grounds) {
     set_fault(kVmNotKilled, dismantled.error().to_string());
     co_return dismantled;
   }
-  // The journal's folder goes last: while it is there, a new agent knows what is left to remove.
+  // The journal goes last: while it is there, a new agent knows what is left to remove.
   const Result<> removed =
       co_await async::offload(*context_->pool, [paths = paths_](async::Blocking blocking) -> Result<> {
         TRY(sys::remove_tree(blocking, paths.snapshot_dir));
-        return sys::remove_tree(blocking, paths.dir);
+        return remove_folder(blocking, paths.dir);
       });
   gone_ = true;
   changed_.notify_all();
