@@ -18,5 +18,10 @@ inline constexpr std::string_view kProxyPrefix = "/proxy/";
 inline constexpr int kConnectTries = 4;
 inline constexpr Milliseconds kConnectPause{100};
 inline constexpr std::size_t kPoolThreads = 8;
+// Connections that the agent serves, and how many of them may carry traffic of guests' ports at a time, in
+// all and for one sandbox: what is left is the control plane's, whatever guests and their visitors do.
+inline constexpr std::size_t kMaxConnections = 8'192;
+inline constexpr std::size_t kMaxProxied = 6'144;
+inline constexpr std::size_t kMaxProxiedOfSandbox = 1'024;
 
 }  // namespace wrenn::agent

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -33,7 +34,9 @@ class Service {
   bool authorized(const net::RequestHead& head, std::string_view name) const;
   // /proxy/{sandbox_id}/{port}/...: the request goes to that port of the guest, with the rest as its target.
   // An answer of the agent's own carries X-Wrenn-Error: its code and reason, and the message as body.
+  // kResourceExhausted with reason "too_many_requests" beyond kMaxProxied and kMaxProxiedOfSandbox.
   Task<> proxy(std::shared_ptr<net::Exchange> exchange);
+  class ProxyPlace;
 
   Task<pb::CreateSandboxResponse> create(pb::CreateSandboxRequest request);
   Task<pb::DestroySandboxResponse> destroy(pb::DestroySandboxRequest request);
@@ -85,6 +88,8 @@ class Service {
 
   sandbox::Manager* manager_;
   std::string secret_;
+  std::size_t proxied_ = 0;  // requests to guests' ports that are under way
+  std::map<std::string, std::size_t> proxied_of_;
   net::HttpClient ports_;  // keeps no connection: a slot's address is another guest's tomorrow
   connect::Router router_;
   connect::Router bulk_;  // the two calls that carry a whole file in one message

@@ -73,6 +73,41 @@ Task<> refuse(ExchangePtr exchange, Error error) {
 
 }  // namespace
 
+// One of the requests under way to guests' ports.
+class Service::ProxyPlace {
+ public:
+  static Result<ProxyPlace> take(Service* service, const std::string& sandbox_id) {
+    const auto of_this = service->proxied_of_.find(sandbox_id);
+    const bool own_full = of_this != service->proxied_of_.end() && of_this->second >= kMaxProxiedOfSandbox;
+    if (own_full || service->proxied_ >= kMaxProxied) {
+      return fail(Error(Code::kResourceExhausted, own_full
+                                                      ? "too many requests to ports of this sandbox at a time"
+                                                      : "too many requests to ports of sandboxes at a time")
+                      .with_reason("too_many_requests"));
+    }
+    return ProxyPlace(service, sandbox_id);
+  }
+  ProxyPlace(ProxyPlace&& other) noexcept
+      : service_(std::exchange(other.service_, nullptr)), sandbox_id_(std::move(other.sandbox_id_)) {}
+  ProxyPlace& operator=(ProxyPlace&&) = delete;
+  ~ProxyPlace() {
+    if (service_ == nullptr) return;
+    --service_->proxied_;
+    const auto of_this = service_->proxied_of_.find(sandbox_id_);
+    if (--of_this->second == 0) service_->proxied_of_.erase(of_this);
+  }
+
+ private:
+  ProxyPlace(Service* service, std::string sandbox_id)
+      : service_(service), sandbox_id_(std::move(sandbox_id)) {
+    ++service_->proxied_;
+    ++service_->proxied_of_[sandbox_id_];
+  }
+
+  Service* service_;
+  std::string sandbox_id_;
+};
+
 Task<> Service::proxy(std::shared_ptr<net::Exchange> exchange) {
   const auto forwarded = [](Service* self, ExchangePtr each) -> Task<> {
     net::RequestHead head = each->request();
@@ -80,6 +115,7 @@ Task<> Service::proxy(std::shared_ptr<net::Exchange> exchange) {
     head.target = target.target;
     head.headers = net::end_to_end(head.headers);
     const auto sandbox = CO_TRY(self->manager_->find(target.sandbox_id));
+    const auto place = CO_TRY(ProxyPlace::take(self, target.sandbox_id));
     co_return co_await sandbox->operate(proxy_body, each, std::move(head), target.port, &self->ports_);
   };
   Result<> done = co_await forwarded(this, exchange);

@@ -29,6 +29,7 @@ Task<> serve_rpc(wrenn::sandbox::Manager* manager, const wrenn::agent::AgentConf
                  wrenn::async::Loop* loop) {
   wrenn::agent::Service service(manager, config->secret);
   wrenn::net::ServerOptions options;
+  options.max_connections = wrenn::agent::kMaxConnections;
   if (config->tls) options.tls = CO_TRY(wrenn::net::server_tls(*config->tls));
   wrenn::net::HttpServer server(
       loop->executor(), [&service](auto exchange) { return service.handle(std::move(exchange)); }, options);

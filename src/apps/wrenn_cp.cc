@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "control/app.h"
+#include "sys/process.h"
 
 namespace {
 
@@ -14,6 +15,8 @@ namespace control = wrenn::control;
 
 constexpr std::size_t kPoolThreads = 8;
 constexpr int kUsageError = 2;
+// Two listeners of 4096 connections each, and to the agent as many.
+constexpr std::uint64_t kOpenFiles = 65'536;
 
 Task<> run_migrate(wrenn::async::Loop* loop, control::Settings settings) {
   const int applied = CO_TRY(co_await control::migrate(loop, std::move(settings)));
@@ -53,6 +56,7 @@ int main(int argc, char** argv) {
     return kUsageError;
   }
   wrenn::log::configure("cp", settings->log_level);
+  wrenn::sys::raise_open_files(kOpenFiles);
   wrenn::async::Loop loop(kPoolThreads);
   const auto task = migrate->parsed() ? run_migrate : bootstrap->parsed() ? run_bootstrap : run_serve;
   const Result<> result = loop.run(task(&loop, *std::move(settings)));

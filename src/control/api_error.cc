@@ -43,6 +43,8 @@ constexpr std::array kByReason{
             "too much output waits to be read; read it, or use the stream routes"},
     Mapping{"team_share", 503, "resource_exhausted", 5,
             "your team has too many of these at once; try again soon"},
+    Mapping{"too_many_requests", 503, "resource_exhausted", 2,
+            "too many requests to ports of sandboxes are under way"},
     Mapping{"frozen", 503, "unavailable", 2, "the sandbox is being paused"},
     Mapping{"not_reachable", 502, "not_reachable", 0, "The sandbox was not found", true},
     Mapping{"port_closed", 502, "port_closed", 0, "The sandbox is running but port is not open", true},

@@ -1,6 +1,7 @@
 #include "control/json_socket.h"
 
 #include <boost/json/serialize.hpp>
+#include <string>
 
 #include "control/limits.h"
 
@@ -20,9 +21,27 @@ Task<std::optional<JsonInput>> JsonSocket::receive() {
 }
 
 Task<JsonInput> JsonSocket::receive_within(Milliseconds limit, std::string what) {
-  auto frame = CO_TRY(co_await async::with_timeout(receive(), limit, std::move(what)));
+  // A read that is cancelled ends the socket, and the client could not be told any more. So it goes on while
+  // the client is told, and ends with the close.
+  std::optional<JsonInput> frame;
+  std::optional<Error> late;
+  const auto read = [](JsonSocket* self, std::optional<JsonInput>* out) -> Task<> {
+    *out = CO_TRY(co_await self->receive());
+    co_return Result<>{};
+  };
+  const auto expire = [](JsonSocket* self, Milliseconds after, std::string of,
+                         std::optional<Error>* out) -> Task<> {
+    CO_TRY(co_await async::sleep_for(after));
+    *out = Error(Code::kDeadlineExceeded, of + " took longer than " + std::to_string(after.count()) + " ms");
+    static_cast<void>(co_await self->refuse(PublicError(**out)));
+    co_return Result<>{};
+  };
+  const Result<> done =
+      co_await async::run_until(read(this, &frame), expire(this, limit, std::move(what), &late));
+  if (late) co_return fail(*std::move(late));
+  CO_TRY(done);
   if (!frame) co_return fail(async::canceled_error());
-  co_return std::move(*frame);
+  co_return *std::move(frame);
 }
 
 Task<> JsonSocket::send(boost::json::object frame) {

@@ -18,7 +18,7 @@ class JsonSocket {
 
   // Nullopt once the client has left; kInvalidArgument for what is no JSON object.
   Task<std::optional<JsonInput>> receive();
-  // kDeadlineExceeded after `limit`; kCanceled when the client has left.
+  // kDeadlineExceeded after `limit`, of which the client has been told; kCanceled when the client has left.
   Task<JsonInput> receive_within(Milliseconds limit, std::string what);
   // kDeadlineExceeded for a client that stopped reading.
   Task<> send(boost::json::object frame);

@@ -47,6 +47,7 @@ inline constexpr Milliseconds kBodyWriteDeadline{120'000};  // a client that sto
 inline constexpr Milliseconds kAgentDataDeadline{120'000};
 inline constexpr Milliseconds kSocketAuthDeadline{5'000};
 inline constexpr Milliseconds kSocketPingPeriod{30'000};
+inline constexpr Milliseconds kPtyStartDeadline{30'000};
 inline constexpr Milliseconds kPtyCallDeadline{8'000};  // input, resize, kill
 inline constexpr Milliseconds kSocketStartDeadline{30'000};
 inline constexpr Milliseconds kDrainDeadline{10'000};

@@ -94,7 +94,9 @@ class HttpApi::PtySocket {
     auto stream = CO_TRY(co_await api_->agent_->pty_attach(std::move(request)));
     rpc::PtyAttachResponse event;
     while (true) {
-      auto more = co_await stream->receive(&event);
+      auto more = started_ ? co_await stream->receive(&event)
+                           : co_await async::with_timeout(stream->receive(&event), kPtyStartDeadline,
+                                                          "the start of the terminal");
       if (!more) co_return fail(from_agent(std::move(more).error()));
       if (!*more) break;
       if (event.has_started()) {

@@ -68,6 +68,7 @@ std::optional<Error> agent_error(const net::ResponseHead& head) {
       reason == "sandbox_stopped") {
     return not_reachable(reason);
   }
+  if (reason == "too_many_requests") return Error(code, std::string(text)).with_reason(reason);
   return Error(code, "the host refused: " + std::string(text)).with_reason("agent_error");
 }
 

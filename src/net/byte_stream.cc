@@ -5,14 +5,54 @@
 namespace wrenn::net {
 namespace {
 
-Task<> pump(BodyReader* from, ByteStream* to) {
-  std::string buffer(kMaxReadBufferBytes, '\0');
-  while (const std::size_t got = CO_TRY(co_await from->read(buffer))) {
-    CO_TRY(co_await to->write(buffer.substr(0, got)));
+class Tunnel {
+ public:
+  Tunnel(asio::any_io_executor executor, Milliseconds quiet) : tasks_(std::move(executor)), quiet_(quiet) {}
+
+  // One direction may end long before the other; after an error nothing more can get through either.
+  Task<> run(ByteStream* a, ByteStream* b) {
+    tasks_.spawn("tunnel", direction(a, b));
+    tasks_.spawn("tunnel", direction(b, a));
+    CO_TRY(co_await tasks_.wait());
+    co_return failure_;
   }
-  to->shutdown_send();
-  co_return Result<>{};
-}
+
+ private:
+  Task<> pump(BodyReader* from, ByteStream* to) {
+    std::string buffer(kMaxReadBufferBytes, '\0');
+    while (const std::size_t got = CO_TRY(co_await from->read(buffer))) {
+      ++pieces_;
+      CO_TRY(co_await to->write(buffer.substr(0, got)));
+    }
+    to->shutdown_send();
+    co_return Result<>{};
+  }
+
+  Task<> direction(BodyReader* from, ByteStream* to) {
+    const Result<> done = co_await pump(from, to);
+    if (!done && failure_) failure_ = done;
+    if (!done || ++ended_ == 2) {
+      tasks_.cancel();
+    } else {
+      tasks_.spawn("half tunnel", watch_quiet());
+    }
+    co_return Result<>{};
+  }
+
+  Task<> watch_quiet() {
+    while (true) {
+      const std::uint64_t before = pieces_;
+      CO_TRY(co_await async::sleep_for(quiet_));
+      if (pieces_ == before) tasks_.cancel();
+    }
+  }
+
+  async::Nursery tasks_;
+  Milliseconds quiet_;
+  std::uint64_t pieces_ = 0;
+  int ended_ = 0;
+  Result<> failure_;
+};
 
 }  // namespace
 
@@ -31,23 +71,9 @@ Task<> ConnectionStream::write(std::string bytes) {
   co_return co_await connection_->stream.write({asio::buffer(bytes)});
 }
 
-// One direction may end long before the other; after an error nothing more can get through either.
-Task<> tunnel(ByteStream* a, ByteStream* b) {
-  struct Shared {
-    async::Nursery both;
-    Result<> failure;
-  } shared{async::Nursery(co_await asio::this_coro::executor), {}};
-  auto direction = [](BodyReader* from, ByteStream* to, Shared* state) -> Task<> {
-    const Result<> done = co_await pump(from, to);
-    if (done || !state->failure) co_return Result<>{};
-    state->failure = done;
-    state->both.cancel();
-    co_return Result<>{};
-  };
-  shared.both.spawn("tunnel", direction(a, b, &shared));
-  shared.both.spawn("tunnel", direction(b, a, &shared));
-  CO_TRY(co_await shared.both.wait());
-  co_return shared.failure;
+Task<> tunnel(ByteStream* a, ByteStream* b, Milliseconds quiet) {
+  Tunnel both(co_await asio::this_coro::executor, quiet);
+  co_return co_await both.run(a, b);
 }
 
 }  // namespace wrenn::net

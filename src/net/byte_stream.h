@@ -17,7 +17,8 @@ class ConnectionStream : public ByteStream {
   std::shared_ptr<Connection> connection_;
 };
 
-// Passes bytes on in both directions until both have ended, or one has failed.
-Task<> tunnel(ByteStream* a, ByteStream* b);
+// Passes bytes on in both directions until both have ended, or one has failed, or one has ended and nothing
+// came of the other for `quiet`.
+Task<> tunnel(ByteStream* a, ByteStream* b, Milliseconds quiet = kHalfTunnelQuiet);
 
 }  // namespace wrenn::net

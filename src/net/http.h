@@ -133,10 +133,13 @@ Result<std::shared_ptr<TlsContext>> client_tls(const TlsFiles& files = {});
 
 struct ServerOptions {
   std::size_t max_header_bytes = 64 * 1024;
-  std::size_t max_connections = 4096;  // further ones are refused with 503
-  Milliseconds header_timeout{10'000};
-  Milliseconds idle_timeout{620'000};  // keep-alive connections without a request
-  std::shared_ptr<TlsContext> tls;     // by server_tls; unset: plain
+  // One more closes a connection that has no request, first of all one that never had any, or where there is
+  // none is refused with 503.
+  std::size_t max_connections = 4096;
+  Milliseconds header_timeout{10'000};      // of each request, and of a new connection's silence
+  Milliseconds idle_timeout{620'000};       // keep-alive connections between requests
+  Milliseconds write_stall_limit{120'000};  // a client that takes nothing of its answer
+  std::shared_ptr<TlsContext> tls;          // by server_tls; unset: plain
 };
 
 class HttpServer {

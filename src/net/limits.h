@@ -35,5 +35,17 @@ inline constexpr Milliseconds kHalfClosedQuiet{10'000};
 // The answer to a request to upgrade.
 inline constexpr Milliseconds kUpgradeAnswerLimit{60'000};
 inline constexpr int kListenBacklog = 1024;
+// A peer that takes nothing of what is written for this long is given up.
+inline constexpr Milliseconds kWriteStallLimit{120'000};
+// TCP asks a silent peer after the first time, then each second time; one that has not answered, or has taken
+// nothing, for the last has vanished.
+inline constexpr int kKeepAliveIdleSec = 30;
+inline constexpr int kKeepAliveProbeSec = 10;
+inline constexpr Milliseconds kPeerGoneLimit{120'000};
+// A tunnel of which one direction has ended, without traffic in the other.
+inline constexpr Milliseconds kHalfTunnelQuiet{60'000};
+// An accept that failed for want of descriptors or memory is tried again, and told in the log, after these.
+inline constexpr Milliseconds kAcceptPause{50};
+inline constexpr Milliseconds kAcceptLogPeriod{10'000};
 
 }  // namespace wrenn::net

@@ -5,6 +5,8 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <chrono>
+#include <list>
 #include <unordered_set>
 
 #include "base/log.h"
@@ -16,7 +18,6 @@ namespace wrenn::net {
 namespace {
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
-constexpr Milliseconds kAcceptPause{50};
 using asio::ip::tcp;
 using Local = asio::local::stream_protocol;
 using boost::system::error_code;
@@ -36,17 +37,84 @@ error_code open_acceptor(Acceptor* acceptor, const Address& address) {
   return ec;
 }
 
-// A connection the server still serves; idle ones are closed at once when it stops.
+// A connection the server still serves. Between requests it is idle: closed at once when the server stops, or
+// when it is full and somebody else wants the place.
 struct Session {
   std::shared_ptr<Connection> connection;
-  bool idle = true;
+  bool idle = false;
+  bool spoke = false;  // has sent a whole request
+  bool shed = false;   // gave its place away, and is about to end
+  std::list<Session*>::iterator place;
 };
+
+// All sessions, and the idle ones in the order in which they may be closed: first who has never said
+// anything, then who has been idle longest.
+class Sessions {
+ public:
+  explicit Sessions(std::size_t places) : places_(places) {}
+
+  std::size_t size() const { return all_.size(); }
+  const std::unordered_set<Session*>& all() const { return all_; }
+
+  // False when no place is free and none can be made.
+  bool make_room() { return all_.size() - shed_ < places_ || shed_one(); }
+
+  void add(Session* session) {
+    all_.insert(session);
+    set_idle(session, true);
+  }
+
+  void remove(Session* session) {
+    set_idle(session, false);
+    all_.erase(session);
+    if (session->shed) --shed_;
+  }
+
+  void set_idle(Session* session, bool idle) {
+    if (session->shed || session->idle == idle) return;
+    auto& list = session->spoke ? resting_ : silent_;
+    session->idle = idle;
+    if (idle) {
+      session->place = list.insert(list.end(), session);
+    } else {
+      list.erase(session->place);
+    }
+  }
+
+  bool shed_one() {
+    auto& list = silent_.empty() ? resting_ : silent_;
+    if (list.empty()) return false;
+    Session* session = list.front();
+    set_idle(session, false);
+    session->shed = true;
+    ++shed_;
+    session->connection->stream.close();
+    return true;
+  }
+
+ private:
+  std::size_t places_;
+  std::size_t shed_ = 0;
+  std::unordered_set<Session*> all_;
+  std::list<Session*> silent_;
+  std::list<Session*> resting_;
+};
+
+// What to do about it: the backlog waits until there are descriptors or memory again.
+bool is_shortage(const error_code& ec) {
+  return ec == asio::error::no_descriptors || ec == asio::error::no_buffer_space ||
+         ec == asio::error::no_memory || ec == error_code(ENFILE, boost::system::system_category());
+}
 
 }  // namespace
 
 struct HttpServer::State {
   State(asio::any_io_executor ex, Handler h, ServerOptions o)
-      : executor(std::move(ex)), handler(std::move(h)), options(std::move(o)), changed(executor) {}
+      : executor(std::move(ex)),
+        handler(std::move(h)),
+        options(std::move(o)),
+        sessions(options.max_connections),
+        changed(executor) {}
 
   asio::any_io_executor executor;
   Handler handler;
@@ -54,15 +122,19 @@ struct HttpServer::State {
   std::vector<tcp::acceptor> tcp_acceptors;
   std::vector<Local::acceptor> local_acceptors;
   std::vector<std::string> socket_paths;
-  std::unordered_set<Session*> sessions;
+  Sessions sessions;
   async::Condition changed;
   bool draining = false;
+  std::chrono::steady_clock::time_point accept_told;
 
   Result<Endpoint> listen_tcp(const Endpoint& endpoint);
   Result<Endpoint> listen_unix(const Endpoint& endpoint);
   template <class Acceptor>
   Task<> accept_loop(Acceptor* acceptor, async::Nursery* connections);
+  void tell_accept(const error_code& ec);
+  Task<> refuse(std::shared_ptr<Connection> connection);
   Task<> serve_connection(std::shared_ptr<Connection> connection);
+  Task<> serve_session(Session* session);
   Task<> serve_requests(Session* session);
   Task<std::shared_ptr<ServerExchange>> next_request(Session* session);
   Task<> drain(Milliseconds grace);
@@ -120,51 +192,70 @@ Task<> HttpServer::State::accept_loop(Acceptor* acceptor, async::Nursery* connec
     auto [ec, socket] = co_await acceptor->async_accept(kTuple);
     if (ec == asio::error::operation_aborted) break;
     if (ec) {
-      // Out of descriptors: the backlog waits until some are free again.
-      log::warn("accept: {}", ec.message());
+      tell_accept(ec);
+      if (is_shortage(ec)) sessions.shed_one();
       CO_TRY(co_await async::sleep_for(kAcceptPause));
       continue;
     }
-    error_code ignored;
-    if constexpr (std::is_same_v<Acceptor, tcp::acceptor>) socket.set_option(tcp::no_delay(true), ignored);
-    auto connection = std::make_shared<Connection>(Stream(Socket(std::move(socket))));
+    Socket peer(std::move(socket));
+    if constexpr (std::is_same_v<Acceptor, tcp::acceptor>) {
+      error_code ignored;
+      peer.set_option(tcp::no_delay(true), ignored);
+      watch_peer(&peer);
+    }
+    auto connection = std::make_shared<Connection>(Stream(std::move(peer)));
+    connection->stream.set_stall_limit(options.write_stall_limit);
     connections->spawn("connection", serve_connection(std::move(connection)));
   }
   co_return Result<>{};
 }
 
+void HttpServer::State::tell_accept(const error_code& ec) {
+  const auto now = std::chrono::steady_clock::now();
+  if (accept_told.time_since_epoch().count() != 0 && now - accept_told < kAcceptLogPeriod) return;
+  accept_told = now;
+  log::warn("accept: {}; {} connections are open", ec.message(), sessions.size());
+}
+
+Task<> HttpServer::State::refuse(std::shared_ptr<Connection> connection) {
+  net::Headers headers;
+  headers.set("Retry-After", "1");
+  headers.set("Connection", "close");
+  headers.set("Content-Length", "0");
+  const std::string text = response_head(503, headers, false);
+  co_return co_await async::with_timeout(connection->stream.write({asio::buffer(text)}), kLingerTime, "503");
+}
+
 Task<> HttpServer::State::serve_connection(std::shared_ptr<Connection> connection) {
-  if (sessions.size() >= options.max_connections) {
-    net::Headers headers;
-    headers.set("Retry-After", "1");
-    headers.set("Connection", "close");
-    headers.set("Content-Length", "0");
-    const std::string text = response_head(503, headers, false);
-    co_return co_await async::with_timeout(connection->stream.write({asio::buffer(text)}), kLingerTime,
-                                           "503");
-  }
-  if (options.tls) {
-    // A failed handshake is the peer's matter; it is no event of ours.
-    if (!co_await async::with_timeout(connection->stream.handshake_server(options.tls),
-                                      options.header_timeout, "TLS handshake")) {
-      co_return Result<>{};
-    }
-  }
-  Session session{.connection = std::move(connection)};
-  sessions.insert(&session);
-  const Result<> served = co_await serve_requests(&session);
-  sessions.erase(&session);
+  if (!sessions.make_room()) co_return co_await refuse(std::move(connection));
+  Session session;
+  session.connection = std::move(connection);
+  sessions.add(&session);
+  const Result<> served = co_await serve_session(&session);
+  sessions.remove(&session);
   changed.notify_all();
   if (!served && served.error().code() != Code::kUnavailable) co_return served;
   co_return Result<>{};
 }
 
+Task<> HttpServer::State::serve_session(Session* session) {
+  if (options.tls) {
+    auto& stream = session->connection->stream;
+    const Result<> shaken = co_await async::with_timeout(stream.handshake_server(options.tls),
+                                                         options.header_timeout, "TLS handshake");
+    // The peer's matter; no event of ours.
+    if (!shaken) co_return Result<>{};
+  }
+  co_return co_await serve_requests(session);
+}
+
 Task<> HttpServer::State::serve_requests(Session* session) {
   while (!draining) {
-    session->idle = true;
+    sessions.set_idle(session, true);
     auto exchange = CO_TRY(co_await next_request(session));
-    if (!exchange) co_return Result<>{};
-    session->idle = false;
+    if (!exchange || session->shed) co_return Result<>{};
+    sessions.set_idle(session, false);
+    session->spoke = true;
     Result<> handled = co_await handler(exchange);
     if (!handled && handled.error().code() == Code::kInternal) log::error("{}", handled.error().to_string());
     if (!CO_TRY(co_await exchange->settle(std::move(handled)))) co_return Result<>{};
@@ -205,11 +296,10 @@ Task<std::shared_ptr<ServerExchange>> HttpServer::State::next_request(Session* s
   const auto& connection = session->connection;
   const auto nothing = std::shared_ptr<ServerExchange>();
   if (connection->input.empty()) {
-    const auto more =
-        co_await async::with_timeout(connection->fill(), options.idle_timeout, "idle connection");
+    const Milliseconds limit = session->spoke ? options.idle_timeout : options.header_timeout;
+    const auto more = co_await async::with_timeout(connection->fill(), limit, "idle connection");
     if (!more || !*more) co_return nothing;
   }
-  session->idle = false;
   auto parser = std::make_unique<Parser>(Parser::Role::kRequest, options.max_header_bytes);
   const auto complete = co_await async::with_timeout(fill_head(connection.get(), parser.get()),
                                                      options.header_timeout, "request head");
@@ -229,11 +319,10 @@ Task<std::shared_ptr<ServerExchange>> HttpServer::State::next_request(Session* s
 
 Task<> HttpServer::State::drain(Milliseconds grace) {
   draining = true;
-  for (Session* session : sessions) {
-    if (session->idle) session->connection->stream.close();
+  while (sessions.shed_one()) {
   }
   const auto until = std::chrono::steady_clock::now() + grace;
-  while (!sessions.empty()) {
+  while (sessions.size() > 0) {
     const auto left = std::chrono::ceil<Milliseconds>(until - std::chrono::steady_clock::now());
     if (left.count() <= 0 || !co_await changed.wait_for(left)) break;
   }

@@ -27,12 +27,12 @@ inline Task<> run_served(Served served, std::vector<std::unique_ptr<HttpServer>>
   co_return Result<>{};
 }
 
-inline void serving(const std::vector<Handler>& handlers, Script script) {
+inline void serving(const std::vector<Handler>& handlers, Script script, ServerOptions options = {}) {
   async::Loop loop(1);
   Served served{.loop = &loop, .places = {}};
   std::vector<std::unique_ptr<HttpServer>> servers;
   for (const Handler& handler : handlers) {
-    servers.push_back(std::make_unique<HttpServer>(loop.executor(), handler));
+    servers.push_back(std::make_unique<HttpServer>(loop.executor(), handler, options));
     served.places.push_back(servers.back()->listen(Endpoint{.host = "127.0.0.1"}).value());
   }
   EXPECT_TRUE(loop.run_plain(run_served(std::move(served), &servers, std::move(script))));

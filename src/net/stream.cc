@@ -1,12 +1,14 @@
 #include "net/stream.h"
 
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/write.hpp>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 namespace wrenn::net {
@@ -62,11 +64,24 @@ Task<Stream> connect_to(asio::generic::stream_protocol::endpoint address, std::s
   if (address.protocol().family() != AF_UNIX) {
     error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
+    watch_peer(&socket);
   }
   co_return Stream(std::move(socket));
 }
 
+void set_int(int fd, int level, int name, int value) {
+  static_cast<void>(::setsockopt(fd, level, name, &value, sizeof value));
+}
+
 }  // namespace
+
+void watch_peer(Socket* socket) {
+  const int fd = socket->native_handle();
+  set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveIdleSec);
+  set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveProbeSec);
+  set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(kPeerGoneLimit.count()));
+}
 
 asio::awaitable<Error> stream_error(error_code code) {
   if (co_await async::is_cancelled()) co_return async::canceled_error();
@@ -98,14 +113,48 @@ Task<std::size_t> Stream::read_some(std::span<char> buffer) {
   co_return fail(co_await stream_error(ec));
 }
 
+void Stream::Stall::arm() {
+  *watched = true;
+  timer.expires_after(limit);
+  timer.async_wait([this, alive = watched](const error_code& ec) {
+    // A write that goes on has armed it anew.
+    if (ec || !*alive || timer.expiry() > std::chrono::steady_clock::now()) return;
+    expired = true;
+    error_code ignored;
+    socket->close(ignored);
+  });
+}
+
+void Stream::Stall::disarm() {
+  *watched = false;
+  timer.cancel();
+}
+
 Task<> Stream::write(std::array<asio::const_buffer, 3> buffers) {
   if (co_await async::is_cancelled()) co_return fail(async::canceled_error());
   layers_->writing = true;
-  const auto [ec, count] = co_await asio::async_write(*this, buffers, kTuple);
+  error_code failed;
+  for (std::size_t left = asio::buffer_size(buffers); left > 0 && !failed;) {
+    layers_->stall.arm();
+    const auto [ec, count] = co_await async_write_some(buffers, kTuple);
+    layers_->stall.disarm();
+    failed = ec;
+    left -= count;
+    std::size_t taken = count;
+    for (asio::const_buffer& buffer : buffers) {
+      const std::size_t of_this = std::min(taken, buffer.size());
+      buffer += of_this;
+      taken -= of_this;
+    }
+  }
   layers_->writing = false;
   ++layers_->writes;
-  if (!ec) co_return Result<>{};
-  Error error = co_await stream_error(ec);
+  if (!failed) co_return Result<>{};
+  if (layers_->stall.expired) {
+    co_return fail(
+        Error(Code::kUnavailable, "the peer takes nothing of what is sent").with_reason("stalled"));
+  }
+  Error error = co_await stream_error(failed);
   co_return fail(std::move(error));
 }
 

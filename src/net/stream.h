@@ -4,12 +4,15 @@
 #include <boost/asio/any_completion_handler.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "net/http.h"
+#include "net/limits.h"
 
 // Inside src/net: one byte stream for TCP, unix sockets and TLS.
 namespace wrenn::net {
@@ -37,8 +40,13 @@ class TlsContext {
   virtual Task<std::unique_ptr<TlsStream>> connect(Socket* socket, std::string host) = 0;
 };
 
+// Ends silent and vanished TCP peers by the kernel: keep-alive probes and a limit for what is unacknowledged.
+// Nothing for a unix socket.
+void watch_peer(Socket* socket);
+
 // A connected socket, perhaps with TLS over it. Models Beast's AsyncStream, movable. At most one read and one
-// write may run at once. A cancelled read leaves the stream usable; a cancelled write does not.
+// write may run at once. A cancelled read leaves the stream usable; a cancelled write does not. A write of
+// which the peer takes nothing for the stall limit closes the stream.
 class Stream {
  public:
   using executor_type = asio::any_io_executor;
@@ -49,6 +57,12 @@ class Stream {
 
   Task<> handshake_server(std::shared_ptr<TlsContext> context);
   Task<> handshake_client(std::shared_ptr<TlsContext> context, std::string host);
+
+  // By default kWriteStallLimit.
+  void set_stall_limit(Milliseconds limit) { layers_->stall.limit = limit; }
+
+  // What was read ahead comes first at the next read.
+  void unread(std::string bytes) { layers_->early = std::move(bytes); }
 
   // 0 at the end of the stream.
   Task<std::size_t> read_some(std::span<char> buffer);
@@ -76,10 +90,17 @@ class Stream {
   executor_type get_executor() { return layers_->socket.get_executor(); }
   template <class Buffers, class Token>
   auto async_read_some(const Buffers& buffers, Token&& token) {
-    if (!layers_->tls) return layers_->socket.async_read_some(buffers, std::forward<Token>(token));
+    if (!layers_->tls && layers_->early.empty()) {
+      return layers_->socket.async_read_some(buffers, std::forward<Token>(token));
+    }
     return asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(
-        [tls = layers_->tls.get()](auto handler, auto list) {
-          tls->read_some(std::move(list), std::move(handler));
+        [layers = layers_.get()](auto handler, auto list) {
+          if (layers->early.empty()) return layers->tls->read_some(std::move(list), std::move(handler));
+          const std::size_t count = asio::buffer_copy(list, asio::buffer(layers->early));
+          layers->early.erase(0, count);
+          asio::post(layers->socket.get_executor(), [done = std::move(handler), count]() mutable {
+            std::move(done)(boost::system::error_code(), count);
+          });
         },
         token, list_of<asio::mutable_buffer>(buffers));
   }
@@ -99,9 +120,26 @@ class Stream {
     return {asio::buffer_sequence_begin(buffers), asio::buffer_sequence_end(buffers)};
   }
 
+  // Closes the socket when a write has made no progress for the limit. Its timer's handler may run after the
+  // stream is gone, so it shares the flag that says so.
+  struct Stall {
+    explicit Stall(Socket* of) : socket(of), timer(of->get_executor()) {}
+    ~Stall() { *watched = false; }
+    void arm();
+    void disarm();
+
+    Socket* socket;
+    asio::steady_timer timer;
+    Milliseconds limit = kWriteStallLimit;
+    std::shared_ptr<bool> watched = std::make_shared<bool>(false);  // a write waits
+    bool expired = false;
+  };
+
   struct Layers {
-    explicit Layers(Socket s) : socket(std::move(s)) {}
+    explicit Layers(Socket s) : socket(std::move(s)), stall(&socket) {}
     Socket socket;
+    Stall stall;
+    std::string early;
     std::shared_ptr<TlsContext> context;
     std::unique_ptr<TlsStream> tls;
     std::uint64_t writes = 0;

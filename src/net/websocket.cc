@@ -142,6 +142,9 @@ Task<std::unique_ptr<WebSocket>> accept_websocket_stream(Connection* connection,
   for (const auto& [name, value] : request.headers.all()) upgrade.insert(name, value);
   if (!websocket::is_upgrade(upgrade))
     co_return fail(Code::kInvalidArgument, "this route wants a WebSocket upgrade");
+  // Frames may come on the heels of the request.
+  connection->stream.unread(std::string(connection->input.view()));
+  connection->input.consume(connection->input.size());
   auto socket = std::make_unique<BeastWebSocket>(std::move(connection->stream));
   CO_TRY(co_await socket->accept(std::move(upgrade)));
   co_return std::unique_ptr<WebSocket>(std::move(socket));
