@@ -280,7 +280,8 @@ Task<> SandboxService::ping(std::string team_id, std::string id) {
     }
     co_return fail(std::move(pinged).error());
   }
-  co_return co_await store_->touch_sandboxes({{id, wall_clock()}});
+  note_activity(id);
+  co_return Result<>{};
 }
 
 void SandboxService::note_activity(const std::string& id) { activity_[id] = wall_clock(); }

@@ -9,7 +9,7 @@ import time
 
 import httpx
 
-from harness import wait
+from harness import leaks, wait
 from harness.api import Api
 
 # An owner of a transition that shows no life for 20 s is replaced; then one more reconcile pass.
@@ -127,3 +127,32 @@ def test_many_paused_sandboxes_do_not_hide_a_dead_one(system, make):
         system.wait_status(victim, "stopped", 45)
     finally:
         system.sql("DELETE FROM sandboxes WHERE id LIKE 'bulk-%'")
+
+
+def test_what_a_host_keeps_in_error_is_shown_tried_and_destroyed(api, system, make, no_leaks):
+    """The row says why, stays wanted, and follows when the host can run it again."""
+    mended, given_up = make(), make()
+    api.shell(mended, "echo here > /dev/shm/mark")
+    api.pause(mended)
+    assert system.agent.stop() == 0
+    journals = {each: f"{system.sandboxes}/{each}/journal.json" for each in (mended, given_up)}
+    with open(journals[mended], "rb") as journal:
+        whole = journal.read()
+    for path in journals.values():
+        os.truncate(path, 0)
+    system.start_agent()
+    for each in journals:
+        system.wait_status(each, "error", 30)
+        shown = api.get(each)["error"]
+        assert shown["reason"] == "journal_unreadable" and shown["message"], shown
+    listed = {each["id"] for each in api.expect(200, "GET", "/v1/sandboxes?status=error").json() if "error" in each}
+    assert listed == set(journals)
+    assert api.exec_raw(mended, "true").status_code == 409
+    assert api.request("POST", f"/v1/sandboxes/{mended}/resume").status_code in (409, 503)
+    assert api.get(mended)["error"]["reason"] == "journal_unreadable", "a try that fails changes nothing"
+    with open(journals[mended], "wb") as journal:
+        journal.write(whole)
+    assert "error" not in api.resume(mended)
+    assert api.shell(mended, "cat /dev/shm/mark") == "here"
+    api.destroy(given_up)
+    assert api.status(given_up) == "stopped" and given_up not in leaks.vm_processes()
