@@ -119,7 +119,9 @@ Task<> Reconciler::apply(model::Decision decision) {
     outcome.error = change.error;
     if (CO_TRY(co_await store_->finish_transition(std::move(outcome), wall_clock()))) {
       log::info("sandbox {} is now {}{}", change.id, model::status_name(change.status),
-                change.error.reason.empty() ? "" : " (" + change.error.reason + ")");
+                change.error.reason.empty()
+                    ? ""
+                    : fmt::format(" ({}: {})", change.error.reason, change.error.message));
     } else {
       refused.insert(change.id);
     }

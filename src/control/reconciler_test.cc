@@ -5,8 +5,10 @@
 
 #include <filesystem>
 
+#include "connect/wire.h"
 #include "control/clock.h"
 #include "control/limits.h"
+#include "control/sandbox_json.h"
 
 namespace wrenn::control {
 namespace {
@@ -66,10 +68,9 @@ class ReconcilerTest : public testing::Test {
     const std::string method = suffix(exchange->request().path());
     ++calls_[method];
     net::Headers headers;
-    if (refuse_.contains(method)) {
+    if (const auto refused = refuse_.find(method); refused != refuse_.end()) {
       headers.set("Content-Type", "application/json");
-      co_return co_await exchange->respond(503, std::move(headers),
-                                           R"({"code":"unavailable","message":"recovering"})");
+      co_return co_await exchange->respond(503, std::move(headers), connect::error_json(refused->second));
     }
     headers.set("Content-Type", "application/proto");
     std::string body;
@@ -96,7 +97,7 @@ class ReconcilerTest : public testing::Test {
     info->set_status(status);
     if (status != "error") return;
     info->set_error_reason("journal_unreadable");
-    info->set_error_message("its journal cannot be read");
+    info->set_error_message("/var/lib/x/journal.json: cut short");
   }
   Task<Sandbox> get(std::string id) { return store_->get_sandbox("team-1", std::move(id)); }
 
@@ -106,7 +107,7 @@ class ReconcilerTest : public testing::Test {
   SandboxService* service_ = nullptr;
   Reconciler* reconciler_ = nullptr;
   rpc::ListSandboxesResponse list_;
-  std::set<std::string> refuse_;
+  std::map<std::string, Error> refuse_;
   std::map<std::string, int> calls_;
 };
 
@@ -136,7 +137,7 @@ TEST_F(ReconcilerTest, ResumesOfARunningSandboxShareTheirPasses) {
 
 TEST_F(ReconcilerTest, AHostThatRefusesToListChangesNothing) {
   with_service([](ReconcilerTest* test) -> Task<> {
-    test->refuse_.insert("ListSandboxes");
+    test->refuse_.emplace("ListSandboxes", Error(Code::kUnavailable, "recovering"));
     CO_TRY(co_await test->insert("sb-1", Status::kRunning));
     CO_TRY(co_await test->reconciler_->sync());
     CO_TRY(co_await test->reconciler_->sync());
@@ -158,11 +159,18 @@ TEST_F(ReconcilerTest, ASandboxThatItsHostKeepsInErrorIsShownTriedAndDestroyed) 
     const Sandbox shown = CO_TRY(co_await test->get("sb-1"));
     EXPECT_EQ(shown.status, Status::kError);
     EXPECT_EQ(shown.error.reason, "journal_unreadable");
-    EXPECT_EQ(shown.error.message, "its journal cannot be read");
+    EXPECT_EQ(shown.error.message, "/var/lib/x/journal.json: cut short");
+    const auto told = to_json(shown).at("error").as_object();
+    EXPECT_EQ(told.at("reason").as_string(), "journal_unreadable");
+    EXPECT_EQ(told.at("message").as_string().find('/'), boost::json::string::npos) << "a path of the host";
     EXPECT_TRUE(CO_TRY(co_await test->store_->is_live("sb-1")));
     // A try that fails leaves it as it was.
-    test->refuse_.insert("ResumeSandbox");
-    EXPECT_FALSE(co_await test->service_->resume("team-1", "sb-1"));
+    test->refuse_.emplace(
+        "ResumeSandbox",
+        Error(Code::kFailedPrecondition, shown.error.message).with_reason("journal_unreadable"));
+    const auto refused = co_await test->service_->resume("team-1", "sb-1");
+    EXPECT_EQ(refused.error().reason(), "journal_unreadable");
+    EXPECT_EQ(refused.error().message().find('/'), std::string::npos) << refused.error().message();
     EXPECT_EQ(CO_TRY(co_await test->get("sb-1")).error.reason, "journal_unreadable");
     test->refuse_.clear();
     test->show("sb-1", "running");

@@ -1,6 +1,7 @@
 #include "control/sandbox_json.h"
 
 #include "control/clock.h"
+#include "control/host_error.h"
 
 namespace wrenn::control {
 
@@ -16,7 +17,8 @@ boost::json::object to_json(const store::Sandbox& sandbox) {
   if (!sandbox.guest_ip.empty()) out["guest_ip"] = sandbox.guest_ip;
   if (!sandbox.host_ip.empty()) out["host_ip"] = sandbox.host_ip;
   if (!sandbox.error.reason.empty()) {
-    out["error"] = boost::json::object{{"reason", sandbox.error.reason}, {"message", sandbox.error.message}};
+    out["error"] = boost::json::object{{"reason", sandbox.error.reason},
+                                       {"message", host_error_sentence(sandbox.error.reason)}};
   }
   out["created_at"] = rfc3339(sandbox.created_at);
   if (sandbox.started_at != model::Time()) out["started_at"] = rfc3339(sandbox.started_at);

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "control/clock.h"
+#include "control/host_error.h"
 #include "control/limits.h"
 
 namespace wrenn::control {
@@ -195,7 +196,12 @@ Task<Sandbox> SandboxService::resume(std::string team_id, std::string id) {
   // What the host was said to keep in error may have been found running.
   auto row = co_await store_->get_sandbox(std::move(team_id), std::move(id));
   if (row && row->status == Status::kRunning && row->transition == Transition::kNone) co_return row;
-  co_return resumed;
+  const std::string& reason = resumed.error().reason();
+  if (!row || row->error.reason.empty() || row->error.reason != reason) co_return resumed;
+  log::info("resume of {}: {}", row->id, resumed.error().to_string());
+  co_return fail(
+      Error(resumed.error().code(), fmt::format("sandbox {}: {}", row->id, host_error_sentence(reason)))
+          .with_reason(reason));
 }
 
 Task<Sandbox> SandboxService::try_resume(std::string team_id, std::string id) {
