@@ -101,7 +101,7 @@ TEST(Waits, AnAnswerThatNobodyTakesIsGivenUp) {
 }
 
 TEST(Waits, AnAnswerThatIsTakenSlowlyIsNotGivenUp) {
-  constexpr std::size_t kSize = 8 * 1024 * 1024;
+  static constexpr std::size_t kSize = 8 * 1024 * 1024;
   const auto flood = [](std::shared_ptr<Exchange> exchange) -> Task<> {
     co_return co_await exchange->respond(200, {}, std::string(kSize, 'x'));
   };
