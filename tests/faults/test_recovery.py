@@ -192,16 +192,3 @@ def test_an_agent_with_another_driver_does_not_start(system, marked, no_leaks):
     system.start_agent()
     assert system.rpc.status(sandbox_id) == "running" and system.vm_pid(sandbox_id) == pid
     has_mark(system, sandbox_id)
-
-
-def test_a_pause_that_cannot_be_rolled_back_says_so(system, marked, no_leaks):
-    """The monitor stands still: it neither saves the guest nor lets it go on."""
-    sandbox_id = marked()
-    pid = system.vm_pid(sandbox_id)
-    os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(RpcFailure):
-        system.rpc.call("PauseSandbox", sandboxId=sandbox_id)
-    assert reason(system, sandbox_id) == "vm_unreachable"
-    os.kill(pid, signal.SIGCONT)
-    wait.until(lambda: system.rpc.status(sandbox_id) == "running", 60, "the guest to go on")
-    has_mark(system, sandbox_id)
