@@ -30,7 +30,7 @@ class Tunnel {
 
   Task<> direction(BodyReader* from, ByteStream* to) {
     const Result<> done = co_await pump(from, to);
-    if (!done && failure_) failure_ = done;
+    if (!done && failure_ && !silent_) failure_ = done;
     if (!done || ++ended_ == 2) {
       tasks_.cancel();
     } else {
@@ -43,7 +43,8 @@ class Tunnel {
     while (true) {
       const std::uint64_t before = pieces_;
       CO_TRY(co_await async::sleep_for(quiet_));
-      if (pieces_ == before) tasks_.cancel();
+      silent_ = pieces_ == before;
+      if (silent_) tasks_.cancel();
     }
   }
 
@@ -51,6 +52,7 @@ class Tunnel {
   Milliseconds quiet_;
   std::uint64_t pieces_ = 0;
   int ended_ = 0;
+  bool silent_ = false;  // nothing came of the half that was left: the regular end of such a tunnel
   Result<> failure_;
 };
 

@@ -149,6 +149,13 @@ Task<std::size_t> BodySource::read_chunked(std::span<char> buffer) {
   }
 }
 
+Task<> linger(Connection* connection) {
+  while (true) {
+    connection->input.consume(connection->input.size());
+    if (!CO_TRY(co_await connection->fill())) co_return Result<>{};
+  }
+}
+
 Task<> write_chunk(Connection* connection, std::string bytes) {
   const std::string frame = fmt::format("{:x}\r\n", bytes.size());
   co_return co_await connection->stream.write(

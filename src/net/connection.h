@@ -72,6 +72,9 @@ class BodySource {
   bool done_ = true;
 };
 
+// Reads and drops what still comes, to its end: an answer sent before it would be lost with a reset.
+Task<> linger(Connection* connection);
+
 // "1a\r\n" and "\r\n" around a chunk are written with it in one call.
 Task<> write_chunk(Connection* connection, std::string bytes);
 

@@ -210,12 +210,6 @@ Task<bool> ServerExchange::settle(Result<> handled) {
   if (phase_ != Phase::kFinished) co_return false;
   if (!close_ && co_await async::with_timeout(drain(), kLingerTime, "drain")) co_return true;
   connection_->stream.shutdown_send();
-  const auto linger = [](Connection* connection) -> Task<> {
-    while (true) {
-      connection->input.consume(connection->input.size());
-      if (!CO_TRY(co_await connection->fill())) co_return Result<>{};
-    }
-  };
   co_await async::with_timeout(linger(connection_.get()), kLingerTime, "linger");
   co_return false;
 }

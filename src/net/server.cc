@@ -223,7 +223,14 @@ Task<> HttpServer::State::refuse(std::shared_ptr<Connection> connection) {
   headers.set("Connection", "close");
   headers.set("Content-Length", "0");
   const std::string text = response_head(503, headers, false);
-  co_return co_await async::with_timeout(connection->stream.write({asio::buffer(text)}), kLingerTime, "503");
+  const auto send = [](std::shared_ptr<Connection> to, std::string answer) -> Task<> {
+    CO_TRY(co_await to->stream.write({asio::buffer(answer)}));
+    to->stream.shutdown_send();
+    co_return co_await linger(to.get());
+  };
+  // Whether the answer arrives is no event of ours.
+  static_cast<void>(co_await async::with_timeout(send(std::move(connection), text), kLingerTime, "503"));
+  co_return Result<>{};
 }
 
 Task<> HttpServer::State::serve_connection(std::shared_ptr<Connection> connection) {
