@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <list>
+#include <set>
 
 #include "base/bytes.h"
 #include "control/batched_lookup.h"
@@ -42,6 +44,21 @@ TEST(AnswerBudget, WhatGoesIsGivenBack) {
     EXPECT_TRUE(share.grow(5));
   }
   EXPECT_EQ(budget.held(), 0);
+}
+
+TEST(AnswerBudget, ACommandThatIsRefusedMakesRoomForTheOthers) {
+  AnswerBudget budget(12 * kMib);
+  std::list<ExecOutput> crowd;
+  for (int i = 0; i < 12; ++i) crowd.emplace_back(&budget, "team");
+  std::set<const ExecOutput*> refused;  // and not gone yet
+  const std::string piece(64 * 1024, 'x');
+  for (int round = 0; round < 32; ++round) {  // 2 MiB each, side by side: four times what the team may hold
+    for (ExecOutput& output : crowd) {
+      if (refused.contains(&output)) continue;
+      if (!output.append(ExecOutput::Stream::kOut, piece)) refused.insert(&output);
+    }
+  }
+  EXPECT_EQ(crowd.size() - refused.size(), 3) << "as many as fit finish";
 }
 
 // The text of an answer's stream, put together as ExecOutput sends it.

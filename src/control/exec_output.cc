@@ -44,7 +44,13 @@ Result<> ExecOutput::append(Stream stream, std::string_view bytes) {
                                   kMaxExecOutputBytes))
                     .with_reason("output_limit"));
   }
-  TRY(share_.grow(bytes.size()));
+  if (auto room = share_.grow(bytes.size()); !room) {
+    // Given back here and now, or all commands of a crowd would fail in the same moment.
+    out_ = OutputText();
+    err_ = OutputText();
+    share_.shrink(share_.held());
+    return room;
+  }
   size_ += bytes.size();
   (stream == Stream::kOut ? out_ : err_).append(bytes);
   return {};

@@ -34,7 +34,8 @@ class ExecOutput {
   ExecOutput(AnswerBudget* budget, std::string team) : share_(budget, std::move(team)) {}
 
   enum class Stream { kOut, kErr };
-  // kResourceExhausted: "output_limit" when the command wrote too much, "answers_held" when its team did.
+  // kResourceExhausted: "output_limit" when the command wrote too much, "answers_held" when its team did;
+  // then nothing is held any more.
   Result<> append(Stream stream, std::string_view bytes);
   bool is_text() const { return out_.is_text() && err_.is_text(); }
   // Adds the whole stream to a JSON string, as text or in base64, and lets it go piece by piece.
