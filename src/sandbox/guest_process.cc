@@ -19,6 +19,10 @@ Task<std::optional<process::ProcessEvent>> GuestProcess::next() {
   if (ended_) co_return std::optional<process::ProcessEvent>{};
   process::StartResponse response;
   Result<bool> received = pid_ == 0 ? co_await receive_first(&response) : co_await call_->receive(&response);
+  // The token has admitted us; whom envd does not know is the user that the caller named.
+  if (!received && received.error().code() == Code::kUnauthenticated) {
+    co_return fail(Error(Code::kInvalidArgument, received.error().message()).with_field("user"));
+  }
   if (!CO_TRY(std::move(received))) {
     co_return fail(Code::kUnavailable, "the guest ended the stream before the process ended");
   }

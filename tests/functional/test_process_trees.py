@@ -77,10 +77,11 @@ def test_a_stream_that_is_left_before_it_has_started(api, shared, tree):
 
 
 def test_time_limits(api, tree):
-    socket = tree.stream(timeout_sec=2)
-    tree.grown()
+    tree.script = f"touch /tmp/begun-{tree.number}; {tree.script}"
+    socket = tree.stream(timeout_sec=5)
     assert list(socket.messages())[-1]["type"] == "error"
     tree.gone()
+    assert api.read_ok(tree.sandbox_id, f"/tmp/begun-{tree.number}") == b"", "it ended before it had begun"
     answer = api.exec_raw(tree.sandbox_id, "sh", ["-c", tree.script], timeout_sec=2)
     assert answer.status_code == 504, answer.text
     tree.gone()
