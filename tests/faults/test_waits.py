@@ -5,6 +5,7 @@ import socket
 import httpx
 
 from harness import wait
+from harness.raw_http import read_101
 
 DOMAIN = "sandbox.test"
 CLIENTS = 40
@@ -37,16 +38,6 @@ def ask_to_upgrade(system, sandbox_id, path):
     return raw
 
 
-def upgraded(raw):
-    head = b""
-    while b"\r\n\r\n" not in head:
-        piece = raw.recv(4096)
-        assert piece, head
-        head += piece
-    assert head.startswith(b"HTTP/1.1 101 "), head
-    return raw
-
-
 def counts(system):
     return {program.name: len(program.descriptors()) for program in (system.cp, system.agent)}
 
@@ -57,10 +48,10 @@ def test_who_leaves_holds_nothing_and_keeps_nobody_awake(api, system, make):
     sandbox_id = make(timeout_sec=5)
     api.write_ok(sandbox_id, "/tmp/server.py", SERVER.encode())
     assert api.exec_raw(sandbox_id, "python3", ["/tmp/server.py"], background=True).status_code == 202
-    wait.until(lambda: upgraded(ask_to_upgrade(system, sandbox_id, "/upgrade")).close() is None, 30, "the server")
+    wait.until(lambda: read_101(ask_to_upgrade(system, sandbox_id, "/upgrade")).close() is None, 30, "the server")
     before = counts(system)
     unanswered = [ask_to_upgrade(system, sandbox_id, "/silent") for _ in range(CLIENTS)]
-    tunnels = [upgraded(ask_to_upgrade(system, sandbox_id, "/upgrade")) for _ in range(CLIENTS)]
+    tunnels = [read_101(ask_to_upgrade(system, sandbox_id, "/upgrade")) for _ in range(CLIENTS)]
     wait.until(lambda: all(counts(system)[name] >= before[name] + 2 * CLIENTS for name in before), 30,
                "all of them to be under way")
     for client in unanswered + tunnels:

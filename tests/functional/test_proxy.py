@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from harness import wait
+from harness.raw_http import read_101
 
 DOMAIN = "sandbox.test"
 SERVER = r'''
@@ -148,13 +149,7 @@ def test_events_come_as_they_happen(web):
 def upgraded(traffic, limit_sec=60):
     raw = socket.create_connection(traffic.address, timeout=limit_sec)
     raw.sendall(f"GET /upgrade HTTP/1.1\r\nHost: {traffic.host}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n".encode())
-    head = b""
-    while b"\r\n\r\n" not in head:
-        piece = raw.recv(4096)
-        assert piece, head
-        head += piece
-    assert head.startswith(b"HTTP/1.1 101 "), head
-    return raw
+    return read_101(raw)
 
 
 def test_upgrades_become_tunnels(web):
