@@ -84,10 +84,15 @@ Finding check_tun() {
 }
 
 Finding check_nft() {
-  const auto listed = output_of({"nft", "list", "tables"});
-  if (listed) return kNftables.ok("usable");
   if (::geteuid() != 0) return kNftables.warn("not tried: needs root", "sudo wrenn doctor");
-  return kNftables.bad(listed.error().message(), "apt-get install nftables; modprobe nf_tables");
+  const auto listed = output_of({"nft", "list", "tables"});
+  if (!listed) return kNftables.bad(listed.error().message(), "apt-get install nftables; modprobe nf_tables");
+  // In a network of its own, which ends with the command.
+  const auto counted = output_of(
+      {"unshare", "--net", "nft", "add table inet doctor { chain count { ct count over 1 drop; }; }"});
+  if (counted) return kNftables.ok("usable, and counts connections");
+  return kNftables.bad(counted.error().message(),
+                       "modprobe nft_connlimit; the kernel needs CONFIG_NFT_CONNLIMIT");
 }
 
 Finding check_netns() {
