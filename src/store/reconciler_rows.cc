@@ -9,7 +9,8 @@ namespace {
 using soci::into;
 using soci::use;
 
-struct Page : Views {
+struct Page {
+  Views views;
   std::string last_id;  // in the database's order, which need not be that of bytes
   std::size_t size = 0;
 };
@@ -29,9 +30,9 @@ Page select_views(soci::session& sql, const std::string& filter, const Uses&... 
   for (; statement.fetch(); ++page.size) {
     page.last_id = columns.id;
     if (auto view = columns.to_view()) {
-      page.rows.push_back(*std::move(view));
+      page.views.rows.push_back(*std::move(view));
     } else {
-      page.unreadable.push_back(columns.id);
+      page.views.unreadable.push_back(columns.id);
     }
   }
   return page;
@@ -63,7 +64,7 @@ Task<Views> Store::live_rows(std::string host_id) {
     }));
     after = page.last_id;
     const bool last = page.size < kRowsPerPage;
-    append(&all, std::move(page));
+    append(&all, std::move(page.views));
     if (last) break;
   }
   tell_unreadable(all, &state_->unreadable);
@@ -74,7 +75,7 @@ Task<Views> Store::ended_rows(std::vector<std::string> ids) {
   Views all = CO_TRY(co_await state_->read([ids = std::move(ids)](soci::session& sql) -> Result<Views> {
     Views views;
     for (const std::string& id : ids) {
-      append(&views, select_views(sql, std::string("id = :id AND NOT ") + kLive, id));
+      append(&views, select_views(sql, std::string("id = :id AND NOT ") + kLive, id).views);
     }
     return views;
   }));
