@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Runs the test suites and prints "N passed, N failed" as its last line.
 
-usage: run-tests.py --build DIR [--summary FILE] [unit] [conformance] [functional] [firecracker] [firecracker-rest]
-                    [firecracker-all]
+usage: run-tests.py --build DIR [--summary FILE] [unit] [conformance] [functional] [firecracker] [firecracker-kills]
+                    [firecracker-rest] [firecracker-all]
 
 Without names the first four run. firecracker is the short form of the tests with Firecracker, firecracker-rest what it
-leaves out, firecracker-all both. A suite other than unit is a script that prints its own "N passed, N failed" as its last such
-line; one that ends badly without a failed test counts as one failure.
+leaves out, of which firecracker-kills is a part, firecracker-all both. A suite other than unit is a script that prints
+its own "N passed, N failed" as its last such line; one that ends badly without a failed test counts as one failure.
 """
 import argparse
 import glob
@@ -24,6 +24,7 @@ SUITES = {
     "conformance": ("tests/conformance/run.sh", 1200),
     "functional": ("tests/functional/run.sh", 2400),
     "firecracker": ("tests/kvmlab/run.sh", 1800),
+    "firecracker-kills": ("tests/kvmlab/run.sh kills", 1800),
     "firecracker-rest": ("tests/kvmlab/run.sh rest faults kills powercut", 3000),
     "firecracker-all": ("tests/kvmlab/run.sh rest faults kills drivers powercut", 3000),
 }

@@ -67,7 +67,7 @@ Result<std::string> check_store(async::Blocking blocking, const std::string& san
                     "{} there and in {}",
                     snapshots_dir, resumable.size(), kMarker + 1, sandboxes_dir));
   }
-  const std::string id = ours ? *ours : theirs ? *theirs : random_id("store-");
+  std::string id = ours ? *ours : theirs ? *theirs : random_id("store-");
   if (!theirs) TRY(sys::write_file_atomic(blocking, snapshots_dir + kMarker, id + "\n", 0600));
   if (!ours) TRY(sys::write_file_atomic(blocking, sandboxes_dir + kMarker, id + "\n", 0600));
   return id;
