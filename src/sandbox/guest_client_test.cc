@@ -121,6 +121,7 @@ Handler silent_stream(std::string beginning) {
 TEST(GuestClient, StreamsOfAGuestAreCountedAndTheirEventsSmall) {
   with_guest(silent_stream(std::string("\0\2\0\0\0", 5)), [](GuestClient* guest) -> Task<> {
     std::vector<std::unique_ptr<GuestProcess>> streams;
+    streams.reserve(kMaxGuestStreams);
     for (long i = 0; i < kMaxGuestStreams; ++i)
       streams.push_back(CO_TRY(co_await guest->start({.cmd = "x"})));
     EXPECT_EQ((co_await guest->start({.cmd = "x"})).error().reason(), "too_many_streams");
