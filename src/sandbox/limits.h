@@ -72,7 +72,7 @@ inline constexpr Milliseconds kBootLimit{60'000};
 inline constexpr Milliseconds kInitLimit{20'000};
 inline constexpr std::size_t kEntropyBytes = 64;  // with each /init
 // A guest that has been started and does not answer keeps its place among those that start for this long.
-inline constexpr Milliseconds kStartPlaceLimit{5'000};
+inline constexpr Milliseconds kStartPlaceLimit{10'000};
 // How often a resume queues for a place while other transitions of its sandbox overtake it.
 inline constexpr int kResumeTries = 3;
 // A guest's clock is set again while it may be further off than this, but not more often.

@@ -231,6 +231,9 @@ std::string machine_id(const std::string& sandbox_id) {
 // A guest may keep its host waiting on purpose; others start meanwhile.
 Task<> Sandbox::give_place_back(Milliseconds after) {
   CO_TRY(co_await async::sleep_for(after));
+  if (start_place_)
+    log::info("sandbox {}: its guest is silent for {} ms, and keeps no others from starting", record_.id,
+              after.count());
   start_place_.reset();
   co_return Result<>{};
 }

@@ -327,16 +327,24 @@ class TestCrowd:
     """More at a time than the agent starts at a time: four for each processor."""
     PLACES = 4 * os.cpu_count()
 
+    @staticmethod
+    def silent_guests(system):
+        with open(system.agent.log_path, encoding="utf-8", errors="replace") as log:
+            return log.read().count("keeps no others from starting")
+
     def test_starts_take_turns_and_all_come_up(self, api, system, make):
         crowd = min(self.PLACES + 2, 24)
+        silent = self.silent_guests(system)
         with MostStarting(system) as created:
             ids = in_parallel(lambda _: make(), range(crowd))
         in_parallel(api.pause, ids)
         with MostStarting(system) as resumed:
             in_parallel(api.resume, ids)
         assert in_parallel(lambda each: api.shell(each, "echo up"), ids) == ["up"] * crowd
-        assert 1 < created.most <= self.PLACES
-        assert 1 < resumed.most <= self.PLACES
+        # On a slow machine guests may be silent for so long that others take their places.
+        places = self.PLACES + self.silent_guests(system) - silent
+        assert 1 < created.most <= places
+        assert 1 < resumed.most <= places
 
 
 class TestDestroy:
