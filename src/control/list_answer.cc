@@ -19,7 +19,8 @@ std::unexpected<Error> too_large(std::string_view reason, std::string message) {
 // The entry that begins at `*at`, which moves behind it. Nullopt when there is none, or it is cut or odd.
 std::optional<std::string_view> take_entry(std::string_view bytes, std::size_t* at) {
   std::size_t cursor = *at;
-  if (cursor >= bytes.size() || bytes[cursor++] != kRepeatedField1) return std::nullopt;
+  if (cursor >= bytes.size() || bytes[cursor] != kRepeatedField1) return std::nullopt;
+  ++cursor;
   std::size_t size = 0;
   for (unsigned shift = 0;; shift += 7) {
     if (shift > kMaxVarintBits || cursor >= bytes.size()) return std::nullopt;
