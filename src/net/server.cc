@@ -7,7 +7,6 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <chrono>
 #include <list>
-#include <unordered_set>
 
 #include "base/log.h"
 #include "net/exchange.h"
@@ -47,26 +46,25 @@ struct Session {
   std::list<Session*>::iterator place;
 };
 
-// All sessions, and the idle ones in the order in which they may be closed: first who has never said
-// anything, then who has been idle longest.
+// How many sessions there are, and the idle ones in the order in which they may be closed: first who has
+// never said anything, then who has been idle longest.
 class Sessions {
  public:
   explicit Sessions(std::size_t places) : places_(places) {}
 
-  std::size_t size() const { return all_.size(); }
-  const std::unordered_set<Session*>& all() const { return all_; }
+  std::size_t size() const { return size_; }
 
   // False when no place is free and none can be made.
-  bool make_room() { return all_.size() - shed_ < places_ || shed_one(); }
+  bool make_room() { return size_ - shed_ < places_ || shed_one(); }
 
   void add(Session* session) {
-    all_.insert(session);
+    ++size_;
     set_idle(session, true);
   }
 
   void remove(Session* session) {
     set_idle(session, false);
-    all_.erase(session);
+    --size_;
     if (session->shed) --shed_;
   }
 
@@ -94,8 +92,8 @@ class Sessions {
 
  private:
   std::size_t places_;
-  std::size_t shed_ = 0;
-  std::unordered_set<Session*> all_;
+  std::size_t size_ = 0;
+  std::size_t shed_ = 0;  // of them, those that gave their place away
   std::list<Session*> silent_;
   std::list<Session*> resting_;
 };
